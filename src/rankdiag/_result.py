@@ -1,0 +1,518 @@
+"""Results: frozen, typed objects that know their own conventions and say what they mean.
+
+Every result renders through `Result.document`, is written as JSON and read back through one pair of methods,
+and is found again by its type tag. A subclass adds fields and, where it has something to show, `document`.
+"""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import importlib
+import io
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, ClassVar, Generic, Literal, TypeVar
+
+from rankdiag._document import Column, Document, Grid, KeyNumber, Plot, Verdict, format_value
+from rankdiag._files import write_text
+from rankdiag._json import SCHEMA_VERSION, decode_fields, encode
+from rankdiag._text import render_text
+from rankdiag._validate import describe, integer
+from rankdiag._version import __version__
+
+__all__ = ["Finding", "Meta", "Result", "Table", "Threshold", "result_from_dict", "result_from_json", "worst"]
+
+_REGISTRY: dict[str, type[Result]] = {}
+_TAG = re.compile(r"[a-z_]+\.[A-Za-z]+")
+_ORDER: tuple[Verdict, ...] = ("unknown", "ok", "warn", "alert")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Meta:
+    """The conventions behind a result.
+
+    Attributes
+    ----------
+    definition : str
+        What was computed, in one line.
+    base : str or None
+        Base of logarithms, ``"e"`` for nats.
+    ddof : int or None
+        Divisor convention of variances.
+    units : str or None
+        Unit of the main number.
+    n : int or None
+        Sample size: rows, prompts, tensors.
+    seed : int or None
+        Seed that repeats the result, if randomness was used.
+    skipped : mapping of str to str
+        What was left out, each with its reason.
+    dtype : str or None
+        Dtype that came in.
+    version : str
+        Version of rankdiag.
+    details : mapping of str to object
+        Further conventions: tolerances, methods, options; JSON-safe values.
+    """
+
+    definition: str = ""
+    base: str | None = None
+    ddof: int | None = None
+    units: str | None = None
+    n: int | None = None
+    seed: int | None = None
+    skipped: Mapping[str, str] = field(default_factory=dict)
+    dtype: str | None = None
+    version: str = __version__
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Threshold:
+    """A bound that a verdict rests on, and who says so.
+
+    Attributes
+    ----------
+    quantity : str
+        Column or field that is compared.
+    op : {"<", "<=", ">", ">=", "==", "!="}
+        The finding is raised where ``quantity op value`` holds.
+    value : float
+        The bound.
+    severity : {"warn", "alert"}
+        Verdict that the finding brings.
+    source : str
+        Paper, section, or "set by the user".
+    """
+
+    quantity: str
+    op: Literal["<", "<=", ">", ">=", "==", "!="]
+    value: float
+    severity: Literal["warn", "alert"] = "warn"
+    source: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Finding:
+    """Something a reader should look at.
+
+    Attributes
+    ----------
+    name : str
+        The row it is about, or empty for the whole result.
+    severity : {"ok", "warn", "alert", "unknown"}
+        How bad.
+    sentence : str
+        What was found, with its number and bound.
+    quantity : str
+        Column that gave it.
+    value : float or None
+        The number.
+    threshold : Threshold or None
+        The bound and its source.
+    """
+
+    name: str
+    severity: Verdict
+    sentence: str
+    quantity: str = ""
+    value: float | None = None
+    threshold: Threshold | None = None
+
+
+def worst(verdicts: Iterator[Verdict] | tuple[Verdict, ...] | list[Verdict]) -> Verdict:
+    """Return the gravest of several verdicts; ``"unknown"`` if there is none."""
+    return max(verdicts, key=_ORDER.index, default="unknown")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Result:
+    """Base of every result.
+
+    Attributes
+    ----------
+    meta : Meta
+        Conventions: definition, units, sample size, seed, what was skipped, dtype, version.
+    verdict : {"ok", "warn", "alert", "unknown"}
+        Judgement; ``"unknown"`` where no threshold with a source exists.
+    explanation : str
+        One paragraph: what the numbers mean.
+    thresholds : tuple of Threshold
+        The bounds behind the verdict, each with its source.
+    """
+
+    tag: ClassVar[str] = ""
+
+    meta: Meta = field(default_factory=Meta)
+    verdict: Verdict = "unknown"
+    explanation: str = ""
+    thresholds: tuple[Threshold, ...] = ()
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        own = cls.__dict__.get("tag")
+        if own:
+            if not _TAG.fullmatch(own):
+                raise TypeError(f"the tag of a result must look like 'room.ClassName'; got {own!r}")
+            _REGISTRY[own] = cls
+
+    def __eq__(self, other: object) -> bool:
+        if type(self) is not type(other) or not isinstance(other, Result):
+            return NotImplemented
+        return self.to_dict() == other.to_dict()
+
+    def __hash__(self) -> int:
+        return hash(self.to_json())
+
+    # --- showing -------------------------------------------------------------------------------------------
+
+    def document(self) -> Document:
+        """Return what this result shows, free of any output format.
+
+        Returns
+        -------
+        Document
+            Title, verdict, explanation, key numbers, tables, plots and notes.
+        """
+        return Document(
+            title=type(self).__name__,
+            verdict=self.verdict,
+            explanation=self.explanation,
+            key_numbers=tuple(
+                KeyNumber(label=f.name.replace("_", " "), value=getattr(self, f.name))
+                for f in dataclasses.fields(self)
+                if isinstance(getattr(self, f.name), (bool, int, float)) and f.name not in _BASE_FIELDS
+            ),
+            notes=self.notes(),
+        )
+
+    def notes(self) -> tuple[str, ...]:
+        """Return the conventions as sentences: definition, thresholds, sample size, seed, what was skipped."""
+        meta = self.meta
+        lines = [f"Definition: {meta.definition}."] if meta.definition else []
+        for bound in self.thresholds:
+            source = f" ({bound.source})" if bound.source else ""
+            lines.append(f"{bound.severity} where {bound.quantity} {bound.op} {bound.value:g}{source}.")
+        facts = {
+            "log base": meta.base,
+            "ddof": meta.ddof,
+            "unit": meta.units,
+            "n": meta.n,
+            "seed": meta.seed,
+            "dtype": meta.dtype,
+            **{key.replace("_", " "): entry for key, entry in meta.details.items()},
+        }
+        stated = ", ".join(f"{k} {format_value(v)}" for k, v in facts.items() if v is not None)
+        if stated:
+            lines.append(f"Conventions: {stated}.")
+        lines += [f"Skipped {name}: {reason}." for name, reason in meta.skipped.items()]
+        return tuple(lines)
+
+    def summary(self, *, width: int = 100, max_rows: int = 30) -> str:
+        """Return the result as plain text for a terminal or a log.
+
+        Parameters
+        ----------
+        width : int
+            Columns to wrap prose to.
+        max_rows : int
+            Rows of a table that are shown.
+
+        Returns
+        -------
+        str
+            Several lines.
+        """
+        return render_text(
+            self.document(),
+            width=integer(width, "width", low=20),
+            max_rows=integer(max_rows, "max_rows", low=1),
+        )
+
+    def __str__(self) -> str:
+        return self.summary()
+
+    def _repr_html_(self) -> str:
+        from rankdiag._html import render_fragment
+
+        return render_fragment(self.document())
+
+    def plot(self, ax: Any = None, *, which: int = 0) -> Any:
+        """Draw one of the plots of this result with matplotlib.
+
+        Parameters
+        ----------
+        ax : matplotlib.axes.Axes, optional
+            Axes to draw on; None makes a figure of its own, which is not shown.
+        which : int
+            Which plot, if the result has several.
+
+        Returns
+        -------
+        matplotlib.axes.Axes
+            The axes drawn on.
+
+        Raises
+        ------
+        MissingExtraError
+            If matplotlib is not installed.
+        ValueError
+            If this result has no such plot.
+        """
+        plots = self.document().plots
+        index = integer(which, "which", low=0)
+        if index >= len(plots):
+            raise ValueError(f"`which` must be below {len(plots)}, the number of plots of this result; got {index}")
+        from rankdiag._mpl import draw
+
+        return draw(plots[index], ax)
+
+    # --- JSON ----------------------------------------------------------------------------------------------
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-safe dictionary that `result_from_dict` turns back into an equal result.
+
+        Returns
+        -------
+        dict
+            Keys ``schema_version``, ``type``, ``fields``, ``non_finite``. NaN and infinity are None in ``fields``
+            and are named, with their place, in ``non_finite``.
+        """
+        non_finite: dict[str, str] = {}
+        fields = encode(self, "", non_finite)
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "type": self.tag,
+            "fields": fields,
+            "non_finite": non_finite,
+        }
+
+    def to_json(self, *, indent: int | None = None) -> str:
+        """Return `to_dict` as JSON text."""
+        return json.dumps(self.to_dict(), indent=indent, allow_nan=False, ensure_ascii=False)
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Any:
+        """Rebuild a result from `to_dict`; the type tag says of which class.
+
+        Parameters
+        ----------
+        data : mapping
+            What `to_dict` returned.
+
+        Returns
+        -------
+        Result
+            Equal to the one that was written.
+
+        Raises
+        ------
+        TypeError
+            If `data` is no mapping, or holds a result of another class.
+        ValueError
+            If its version, type or fields are not those of a result.
+        """
+        result = result_from_dict(data)
+        if not isinstance(result, cls):
+            raise TypeError(f"`data` must hold a {cls.__name__}; got {type(result).__name__}")
+        return result
+
+
+_BASE_FIELDS = {f.name for f in dataclasses.fields(Result)}
+
+
+def result_from_dict(data: Mapping[str, Any]) -> Result:
+    """Rebuild any result from its dictionary; see `Result.from_dict`.
+
+    Parameters
+    ----------
+    data : mapping
+        What `Result.to_dict` returned, perhaps after a trip through JSON.
+
+    Returns
+    -------
+    Result
+        Of the class that its type tag names.
+
+    Raises
+    ------
+    TypeError
+        If `data` is no mapping.
+    ValueError
+        If its version, type or fields are not those of a result.
+    """
+    if not isinstance(data, Mapping):
+        raise TypeError(f"`data` must be a mapping as to_dict returns it; got {describe(data)}")
+    version, tag = data.get("schema_version"), data.get("type")
+    if version != SCHEMA_VERSION:
+        raise ValueError(f"`data` must have schema_version {SCHEMA_VERSION}; got {version!r}")
+    if not isinstance(tag, str) or not _TAG.fullmatch(tag):
+        raise ValueError(f"`data` must have a type tag like 'weights.WeightReport'; got {tag!r}")
+    cls = _find(tag)
+    non_finite = data.get("non_finite", {})
+    if not isinstance(non_finite, Mapping):
+        raise ValueError(f"`data` must hold a mapping under 'non_finite'; got {describe(non_finite)}")
+    result: Result = decode_fields(cls, data.get("fields"), "", non_finite)
+    return result
+
+
+def result_from_json(text: str) -> Result:
+    """Rebuild any result from JSON text; see `result_from_dict`.
+
+    Raises
+    ------
+    TypeError
+        If `text` is no string.
+    ValueError
+        If it is no JSON, or not that of a result.
+    """
+    if not isinstance(text, str):
+        raise TypeError(f"`text` must be a string; got {describe(text)}")
+    try:
+        data = json.loads(text)
+    except ValueError as error:
+        raise ValueError(f"`text` must be JSON; {error}") from None
+    return result_from_dict(data)
+
+
+def _find(tag: str) -> type[Result]:
+    if tag not in _REGISTRY:  # the room may not have been imported yet; only rooms of this package are tried
+        room = tag.partition(".")[0]
+        if (Path(__file__).parent / room / "__init__.py").is_file():
+            module = importlib.import_module(f"rankdiag.{room}")
+            getattr(module, tag.partition(".")[2], None)  # rooms load their modules on first use of a name
+    if tag not in _REGISTRY:
+        raise ValueError(f"`data` has the unknown type {tag!r}; known are {sorted(_REGISTRY)}")
+    return _REGISTRY[tag]
+
+
+RowT = TypeVar("RowT")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Table(Result, Generic[RowT]):
+    """A result with many rows, one for each tensor, prompt, cut or pair.
+
+    A subclass narrows the annotation of `rows` to its own frozen row class and lists its columns.
+
+    Attributes
+    ----------
+    rows : tuple
+        Row objects in source order; their fields are the columns.
+    """
+
+    columns: ClassVar[tuple[Column, ...]] = ()
+
+    rows: tuple[Any, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    def __iter__(self) -> Iterator[RowT]:
+        return iter(self.rows)
+
+    def column(self, name: str) -> list[Any]:
+        """Return one column as a list, in row order.
+
+        Raises
+        ------
+        ValueError
+            If there is no such column; the message lists them.
+        """
+        names = [column.name for column in self.columns]
+        if name not in names:
+            raise ValueError(f"`name` must be one of {', '.join(names)}; got {describe(name)}")
+        return [getattr(row, name) for row in self.rows]
+
+    def grid(self, title: str = "", names: tuple[str, ...] = (), levels: tuple[Verdict, ...] = ()) -> Grid:
+        """Return the rows as a table for a document; `names` selects and orders columns, empty takes all."""
+        known = {column.name: column for column in self.columns}
+        columns = tuple(known[name] for name in names) if names else self.columns
+        return Grid(
+            title=title,
+            columns=columns,
+            rows=tuple(tuple(getattr(row, column.name) for column in columns) for row in self.rows),
+            levels=levels,
+        )
+
+    def document(self) -> Document:
+        """Return what this table shows: its explanation, all columns and its notes."""
+        return dataclasses.replace(
+            super(Table, self).document(),  # the short form of super() fails in a dataclass with slots
+            grids=(self.grid(),),
+        )
+
+    def to_pandas(self) -> Any:
+        """Return the rows as a pandas DataFrame with stable column order.
+
+        Returns
+        -------
+        pandas.DataFrame
+            One row for each row of this table.
+
+        Raises
+        ------
+        MissingExtraError
+            If pandas is not installed.
+        """
+        from rankdiag._optional import optional
+
+        pandas = optional("pandas", extra="tables", feature="to_pandas()")
+        return pandas.DataFrame({column.name: self.column(column.name) for column in self.columns})
+
+    def to_csv(self, path: str | os.PathLike[str] | None = None) -> str:
+        """Write the rows as CSV with full precision.
+
+        Parameters
+        ----------
+        path : str or path-like, optional
+            File to write, whole or not at all; None only returns the text.
+
+        Returns
+        -------
+        str
+            The CSV text; missing values are empty cells.
+        """
+        stream = io.StringIO()
+        writer = csv.writer(stream, lineterminator="\n")
+        writer.writerow([column.name for column in self.columns])
+        for row in self.rows:
+            writer.writerow([_csv_cell(getattr(row, column.name)) for column in self.columns])
+        text = stream.getvalue()
+        if path is not None:
+            write_text(path, text)
+        return text
+
+    def to_markdown(self) -> str:
+        """Return the rows as a Markdown table with four significant digits."""
+        header = [column.label or column.name for column in self.columns]
+        lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
+        for row in self.rows:
+            cells = [_markdown_cell(format_value(getattr(row, column.name))) for column in self.columns]
+            lines.append("| " + " | ".join(cells) + " |")
+        return "\n".join(lines)
+
+
+def _csv_cell(value: Any) -> Any:
+    if value is None:
+        return ""
+    if isinstance(value, (tuple, list)):
+        return "x".join(str(entry) for entry in value)
+    return repr(value) if isinstance(value, float) else value
+
+
+def _markdown_cell(text: str) -> str:
+    plain = "".join(c if c.isprintable() else " " for c in text)
+    for mark in ("\\", "|", "<", ">", "`", "*", "_", "[", "]"):
+        plain = plain.replace(mark, "\\" + mark)
+    return plain
+
+
+def plots_of(document: Document) -> tuple[Plot, ...]:
+    """Return the plots of a document and of all its sections, in order."""
+    return document.plots + tuple(plot for section in document.sections for plot in plots_of(section))
