@@ -154,7 +154,7 @@ class Result:
     thresholds: tuple[Threshold, ...] = ()
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
+        super(Result, cls).__init_subclass__(**kwargs)  # the short form fails in a dataclass with slots
         own = cls.__dict__.get("tag")
         if own:
             if not _TAG.fullmatch(own):
