@@ -1,0 +1,122 @@
+"""What every sub-command does with its result: print or write it, and compare it with the gates.
+
+Nothing here knows a single measurement: a result renders itself, and a rule names one of its columns.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from rankdiag._files import write_text
+from rankdiag._result import Result, Table
+from rankdiag._rules import flag, parse_rule, rule_columns
+from rankdiag._text import clean
+
+__all__ = ["add_output_arguments", "check_output", "deliver", "wants_progress"]
+
+_COLOURS = {"[ok]": "32", "[WARN]": "33", "[ALERT]": "31;1"}
+
+
+def add_output_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add ``--json``, ``--output``, ``--html``, ``--fail-on``, ``--max-rows`` and ``--quiet``."""
+    group = parser.add_argument_group("output")
+    group.add_argument("--json", action="store_true", help="print one JSON document to standard output")
+    group.add_argument(
+        "--output",
+        metavar="FILE",
+        help="write the result here instead of printing it: .json, .csv, .md or .txt (with --json always JSON)",
+    )
+    group.add_argument("--html", metavar="FILE", help="write one self-contained HTML page as well")
+    group.add_argument(
+        "--fail-on",
+        metavar="RULE",
+        action="append",
+        default=[],
+        help="exit with 1 if it is met: 'alert', 'warn' (or worse), or COLUMN OP NUMBER such as "
+        "'effective_rank_ratio < 0.05'; may be repeated",
+    )
+    group.add_argument("--max-rows", type=int, default=40, metavar="N", help="rows of a printed table (default 40)")
+    group.add_argument("--quiet", action="store_true", help="no progress on standard error")
+    parser.set_defaults(usage_error=parser.error)
+
+
+def wants_progress(options: argparse.Namespace) -> bool:
+    """Whether to ask for a progress bar; it is drawn on standard error, and only if that is a terminal."""
+    return not options.quiet and sys.stderr.isatty()
+
+
+def check_output(options: argparse.Namespace, kind: type[Result]) -> None:
+    """Refuse rules and file names that cannot work, before any long computation; ends as wrong usage.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+        Parsed arguments.
+    kind : type
+        Class of the result, whose columns a rule may name.
+    """
+    try:
+        for text in options.fail_on:
+            parse_rule(text, columns=rule_columns(kind))
+    except ValueError as error:
+        options.usage_error(f"argument --fail-on: {error}")
+    if options.max_rows < 1:
+        options.usage_error(f"argument --max-rows: must be >= 1; got {options.max_rows}")
+    for flag_name, name in (("--output", options.output), ("--html", options.html)):
+        if name is not None and not Path(name).absolute().parent.is_dir():
+            options.usage_error(f"argument {flag_name}: the folder of {name!r} does not exist")
+
+
+def deliver(result: Result, options: argparse.Namespace) -> int:
+    """Print or write a result as the options ask, and return 1 if a rule of ``--fail-on`` is met, else 0."""
+    if options.output is not None:
+        write_text(options.output, _as_file(result, Path(options.output).suffix.lower(), options))
+    elif options.json:
+        sys.stdout.write(result.to_json(indent=2) + "\n")
+    else:
+        sys.stdout.write(_as_text(result, options.max_rows) + "\n")
+    if options.html is not None:
+        from rankdiag.report import write_html
+
+        write_html(result, options.html)
+    return _gate(result, options.fail_on)
+
+
+def _gate(result: Result, rules: list[str]) -> int:
+    findings = flag(result, rules)
+    met = [finding for finding in findings if finding.severity in {"warn", "alert"}]
+    unchecked: dict[str, int] = {}
+    for finding in findings:
+        if finding.severity == "unknown":
+            unchecked[finding.quantity] = unchecked.get(finding.quantity, 0) + 1
+    for finding in met:
+        sys.stderr.write(f"rankdiag: --fail-on: {clean(finding.sentence)}\n")
+    for column, count in unchecked.items():
+        sys.stderr.write(f"rankdiag: --fail-on: {count} rows have no {column} and were not checked\n")
+    rows = len(result) if isinstance(result, Table) else 1
+    if not met and any(count == rows for count in unchecked.values()):
+        raise ValueError("a rule of --fail-on could not be checked on any row; choose a column that has values")
+    return 1 if met else 0
+
+
+def _as_file(result: Result, suffix: str, options: argparse.Namespace) -> str:
+    if options.json or suffix == ".json":
+        return result.to_json(indent=2) + "\n"
+    if isinstance(result, Table) and suffix == ".csv":
+        return result.to_csv()
+    if isinstance(result, Table) and suffix == ".md":
+        return result.to_markdown() + "\n"
+    return result.summary(max_rows=options.max_rows) + "\n"
+
+
+def _as_text(result: Result, max_rows: int) -> str:
+    width = max(40, shutil.get_terminal_size((100, 24)).columns)
+    text = result.summary(width=width, max_rows=max_rows)
+    if sys.stdout.isatty() and not os.environ.get("NO_COLOR"):
+        for mark, colour in _COLOURS.items():
+            text = text.replace(mark, f"\x1b[{colour}m{mark}\x1b[0m")
+    return text
