@@ -6,6 +6,7 @@ matplotlib back ends decide *how*. No back end knows a single measurement, and n
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -19,7 +20,10 @@ __all__ = [
     "ReferenceLine",
     "Series",
     "Verdict",
+    "clean",
+    "format_column",
     "format_value",
+    "rows_to_show",
 ]
 
 Verdict = Literal["ok", "warn", "alert", "unknown"]
@@ -85,6 +89,11 @@ class Grid:
         One for each row, or empty: marks rows that need attention.
     note : str
         A sentence below the table.
+
+    Raises
+    ------
+    ValueError
+        If a row has not one cell for each column, or `levels` has not one entry for each row.
     """
 
     title: str
@@ -92,6 +101,14 @@ class Grid:
     rows: tuple[tuple[Any, ...], ...]
     levels: tuple[Verdict, ...] = ()
     note: str = ""
+
+    def __post_init__(self) -> None:
+        wide = len(self.columns)
+        for index, row in enumerate(self.rows):
+            if len(row) != wide:
+                raise ValueError(f"`rows` must have {wide} cells, one for each column; row {index} has {len(row)}")
+        if self.levels and len(self.levels) != len(self.rows):
+            raise ValueError(f"`levels` must be empty or have {len(self.rows)} entries; got {len(self.levels)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -108,6 +125,11 @@ class Series:
         How it is drawn.
     names : sequence of str
         What each point is called when pointed at, or empty.
+
+    Raises
+    ------
+    ValueError
+        If `x` and `y` differ in length, or `names` is neither empty nor of that length.
     """
 
     label: str
@@ -115,6 +137,12 @@ class Series:
     y: Sequence[float]
     kind: Literal["line", "points", "bars", "steps"] = "line"
     names: Sequence[str] = ()
+
+    def __post_init__(self) -> None:
+        if len(self.x) != len(self.y):
+            raise ValueError(f"`x` and `y` must have one length; got {len(self.x)} and {len(self.y)}")
+        if len(self.names) not in {0, len(self.x)}:
+            raise ValueError(f"`names` must be empty or have {len(self.x)} entries; got {len(self.names)}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -201,13 +229,97 @@ class Document:
 
 
 def format_value(value: Any, digits: int = 4) -> str:
-    """Write one cell for people: `digits` significant digits, an en dash for None, plain words otherwise."""
+    """Write one value for people.
+
+    Parameters
+    ----------
+    value : object
+        A float gets `digits` significant digits and an exponent only below 1e-4 or from 1e7 on; None is an en
+        dash, a shape is written with crosses, anything else in its own words.
+    digits : int
+        Significant digits of a float; digits before the decimal point are always all written.
+
+    Returns
+    -------
+    str
+        Its text, not yet safe for a terminal or a page: see `clean`.
+    """
     if value is None:
         return "–"  # noqa: RUF001 - an en dash is what is meant
     if isinstance(value, bool):
         return "yes" if value else "no"
     if isinstance(value, float):
-        return f"{value:.{digits}g}"
+        return _format_float(value, digits)
     if isinstance(value, (tuple, list)):
         return "×".join(str(entry) for entry in value)  # noqa: RUF001 - shapes are written with a cross
     return str(value)
+
+
+def _format_float(value: float, digits: int) -> str:
+    if value == 0:
+        return "0"
+    if not math.isfinite(value) or not 1e-4 <= abs(value) < 1e7:
+        return f"{value:.{digits}g}"
+    text = f"{value:.{max(0, digits - 1 - _exponent(value))}f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
+
+
+def _exponent(value: float) -> int:
+    return math.floor(math.log10(abs(value)))
+
+
+def format_column(values: Sequence[Any]) -> list[str]:
+    """Write the cells of one column for people, so that their decimal points stand below each other.
+
+    Parameters
+    ----------
+    values : sequence of object
+        The cells, as `format_value` takes them.
+
+    Returns
+    -------
+    list of str
+        Floats that span at most three powers of ten get one number of decimals, which leaves three significant
+        digits to the smallest and four to the largest; any other column is written cell by cell.
+    """
+    sizes = [abs(v) for v in values if isinstance(v, float) and v != 0 and math.isfinite(v)]
+    if not sizes or not 1e-4 <= min(sizes) <= max(sizes) < 1e7 or max(sizes) > 1e3 * min(sizes):
+        return [format_value(value) for value in values]
+    decimals = max(0, 2 - _exponent(min(sizes)), 3 - _exponent(max(sizes)))
+    fixed = {i: f"{v:.{decimals}f}" for i, v in enumerate(values) if isinstance(v, float) and v != 0 and v - v == 0}
+    spare = min((len(text) - len(text.rstrip("0")) for text in fixed.values()), default=0) if decimals else 0
+    cut = decimals + 1 if spare >= decimals else spare
+    return [
+        (fixed[i][: len(fixed[i]) - cut] if decimals else fixed[i]) if i in fixed else format_value(value)
+        for i, value in enumerate(values)
+    ]
+
+
+def rows_to_show(grid: Grid, limit: int) -> list[int]:
+    """Choose the rows of a table that are shown when it has more than `limit`.
+
+    Parameters
+    ----------
+    grid : Grid
+        The table.
+    limit : int
+        Rows to show at most.
+
+    Returns
+    -------
+    list of int
+        Row numbers in order: alerts, then warnings, then the first of the other rows, up to the limit.
+    """
+    count = len(grid.rows)
+    if count <= limit:
+        return list(range(count))
+    gravity = {"alert": 0, "warn": 1}
+    ranked = sorted(range(count), key=lambda row: gravity.get(grid.levels[row], 2) if grid.levels else 2)
+    return sorted(ranked[:limit])
+
+
+def clean(text: str) -> str:
+    """Make control, format and unassigned characters visible, so that a name from a file cannot steer a reader."""
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
