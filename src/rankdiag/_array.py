@@ -9,6 +9,7 @@ without data, non-finite entries, and arrays whose float64 copy would not fit in
 from __future__ import annotations
 
 import os
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -19,6 +20,8 @@ from rankdiag._validate import describe
 
 __all__ = ["as_float64", "input_dtype", "is_torch", "machine_eps", "memory_limit", "require_finite"]
 
+_GROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+_SMALL = 1 << 28  # bytes that need no look at the limit
 _EXTENSION_FLOATS = {"bfloat16", "float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz"}
 
 
@@ -68,11 +71,20 @@ def machine_eps(dtype: str) -> float:
 
 
 def memory_limit() -> int:
-    """Bytes of physical memory of this machine; larger requests are refused, not tried."""
+    """Bytes of memory this process may hope for; larger requests are refused, not tried.
+
+    The physical memory of the machine, or the limit of the control group (container, batch job) if that is lower.
+    """
     try:
-        return int(os.sysconf("SC_PAGE_SIZE")) * int(os.sysconf("SC_PHYS_PAGES"))
+        limit = int(os.sysconf("SC_PAGE_SIZE")) * int(os.sysconf("SC_PHYS_PAGES"))
     except (ValueError, OSError, AttributeError):  # systems without these names
-        return 1 << 36
+        limit = 1 << 36
+    for path in _GROUP_LIMITS:
+        try:
+            limit = min(limit, int(Path(path).read_text(encoding="ascii")))
+        except (OSError, ValueError):  # no such file, or the word "max"
+            continue
+    return limit
 
 
 def as_float64(
@@ -137,7 +149,10 @@ def as_float64(
 
 
 def _refuse_size(size: int, name: str, shape: tuple[int, ...]) -> None:
-    need, have = 8 * size, memory_limit()
+    need = 8 * size
+    if need <= _SMALL:
+        return
+    have = memory_limit()
     if need > have:
         raise ValueError(
             f"`{name}` of shape {shape} needs {need / 1e9:.1f} GB as float64, more than the {have / 1e9:.1f} GB "
@@ -180,9 +195,11 @@ def _from_numpy(x: Any, name: str, allow_complex: bool, expected: str) -> NDArra
 def _from_torch(x: Any, name: str, allow_complex: bool) -> NDArray[Any]:
     import torch
 
-    shape = tuple(x.shape)
+    if x.is_nested:
+        raise TypeError(f"`{name}` must be one dense tensor; got a nested tensor. Pass its parts one by one")
     if x.layout != torch.strided:
         raise TypeError(f"`{name}` must be a dense tensor; got layout {x.layout}. Call .to_dense() first")
+    shape = tuple(x.shape)
     if x.is_quantized:
         raise TypeError(f"`{name}` must not be quantised; got dtype {x.dtype}. Call .dequantize() first")
     if x.device.type == "meta":
@@ -194,9 +211,13 @@ def _from_torch(x: Any, name: str, allow_complex: bool) -> NDArray[Any]:
         raise TypeError(f"`{name}` must be real; got dtype {x.dtype}")
     _refuse_size(x.numel(), name, shape)
     target = torch.complex128 if x.is_complex() else torch.float64
-    with torch.no_grad():
-        plain = x.detach().to("cpu").to(target).resolve_conj().resolve_neg()
-    array: NDArray[Any] = plain.numpy()
+    try:
+        with torch.no_grad():
+            array: NDArray[Any] = x.detach().to("cpu").to(target).resolve_conj().resolve_neg().numpy()
+    except RuntimeError as error:  # tensors of a tracer, of a transform, of a dtype without a conversion
+        raise TypeError(
+            f"`{name}` must be a tensor with plain data; got {describe(x)}, which torch cannot read ({error})"
+        ) from error
     return array
 
 

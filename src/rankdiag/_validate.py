@@ -30,17 +30,18 @@ class RankdiagWarning(UserWarning):
 
 
 def describe(value: object) -> str:
-    """Say in a few words what arrived, for the end of an error message."""
-    shape = getattr(value, "shape", None)
-    if shape is not None and not isinstance(value, type):
-        try:
-            return f"{type(value).__name__} of shape {tuple(shape)}"
-        except TypeError:
-            return type(value).__name__
-    if value is None or isinstance(value, (bool, int, float, complex, str, bytes)):
-        text = repr(value)
-        return text if len(text) <= 80 else text[:77] + "..."
-    return f"{type(value).__name__}"
+    """Say in a few words what arrived, for the end of an error message; never raises."""
+    kind = type(value).__name__
+    try:
+        shape = None if isinstance(value, type) else getattr(value, "shape", None)
+        if shape is not None:
+            return f"{kind} of shape {tuple(shape)}"
+        if value is None or isinstance(value, (bool, int, float, complex, str, bytes)):
+            text = repr(value)
+            return text if len(text) <= 80 else text[:77] + "..."
+    except Exception:  # a shape without sizes, an integer too long to print: whatever a foreign object may raise
+        return kind
+    return kind
 
 
 def real(
@@ -81,18 +82,13 @@ def real(
         If it is NaN, or outside the bounds.
     """
     rule = _interval(low, high, low_open, high_open)
-    if isinstance(value, (bool, str, bytes)) or type(value).__name__ == "bool_":
-        raise TypeError(f"`{name}` must be a real number{rule}; got {describe(value)}")
-    if not isinstance(value, numbers.Real):
-        if getattr(value, "ndim", None) != 0 or isinstance(value, numbers.Complex):
-            raise TypeError(f"`{name}` must be a real number{rule}; got {describe(value)}")
-        value = value.item()
-        return real(value, name, low=low, high=high, low_open=low_open, high_open=high_open, infinite=infinite)
     try:
-        number = float(value)
+        number = _as_float(value)
     except OverflowError:
-        raise ValueError(f"`{name}` must be a real number{rule}; got an integer beyond float64") from None
-    legal = not math.isnan(number) and (infinite or not math.isinf(number))
+        raise ValueError(f"`{name}` must be a real number{rule}; got a number beyond float64") from None
+    if number is None:
+        raise TypeError(f"`{name}` must be a real number{rule}; got {describe(value)}")
+    legal = math.isfinite(number) or (infinite and number == math.inf)
     if low is not None:
         legal = legal and (number > low if low_open else number >= low)
     if high is not None:
@@ -100,6 +96,29 @@ def real(
     if not legal:
         raise ValueError(f"`{name}` must be a {'' if infinite else 'finite '}real number{rule}; got {number!r}")
     return number
+
+
+def _as_float(value: Any) -> float | None:
+    """Return a number, or an array with no axes, as a float; None for anything else."""
+    if isinstance(value, (bool, str, bytes)):
+        return None
+    if not isinstance(value, numbers.Real):
+        if not _has_no_axes(value):
+            return None
+        try:
+            value = value.item()
+        except Exception:  # a tensor without data, say
+            return None
+        if isinstance(value, bool) or not isinstance(value, numbers.Real):
+            return None
+    return float(value)
+
+
+def _has_no_axes(value: Any) -> bool:
+    try:
+        return bool(value.ndim == 0) and not hasattr(value, "mask")  # a masked entry is no number
+    except Exception:  # no such attribute, or an object that refuses to say
+        return False
 
 
 def _interval(low: float | None, high: float | None, low_open: bool, high_open: bool) -> str:
@@ -136,14 +155,14 @@ def integer(value: Any, name: str, *, low: int | None = None, high: int | None =
         If it is outside the bounds.
     """
     rule = _interval(low, high, False, False)
-    if isinstance(value, bool) or type(value).__name__ == "bool_":
-        raise TypeError(f"`{name}` must be an integer{rule}; got {describe(value)}")
     try:
         number = operator.index(value)
-    except TypeError:
+    except Exception:  # TypeError as a rule; a tensor without data raises something else
         raise TypeError(f"`{name}` must be an integer{rule}; got {describe(value)}") from None
+    if isinstance(value, bool) or "bool" in str(getattr(value, "dtype", "")):
+        raise TypeError(f"`{name}` must be an integer{rule}; got {describe(value)}")
     if (low is not None and number < low) or (high is not None and number > high):
-        raise ValueError(f"`{name}` must be an integer{rule}; got {number}")
+        raise ValueError(f"`{name}` must be an integer{rule}; got {describe(number)}")
     return number
 
 
