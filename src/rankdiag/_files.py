@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import secrets
 from pathlib import Path
 
 __all__ = ["write_text"]
@@ -11,6 +11,9 @@ __all__ = ["write_text"]
 
 def write_text(path: str | os.PathLike[str], text: str) -> Path:
     """Write UTF-8 text so that the file appears complete or keeps what it held before.
+
+    A link is followed, an existing file keeps its permissions, and a device or a pipe is written to directly.
+    Half of a surrogate pair, which UTF-8 cannot hold, is written as its escape.
 
     Parameters
     ----------
@@ -29,22 +32,28 @@ def write_text(path: str | os.PathLike[str], text: str) -> Path:
     FileNotFoundError
         If the folder does not exist.
     OSError
-        If the folder cannot be written to.
+        If the folder cannot be written to, or the path is that of a folder.
     """
-    target = Path(path)
+    given = Path(path)
+    target = Path(os.path.realpath(given))
     if not target.parent.is_dir():
-        raise FileNotFoundError(f"the folder of {str(target)!r} does not exist; create it first")
-    handle, temporary = tempfile.mkstemp(prefix=f".{target.name}.", dir=target.parent)
+        raise FileNotFoundError(f"the folder of {str(given)!r} does not exist; create it first")
+    data = text.encode("utf-8", "backslashreplace")
+    if target.exists() and not target.is_file():
+        target.write_bytes(data)
+        return given
+    temporary = target.with_name(f".{target.name[:100]}.{secrets.token_hex(8)}")
+    # The mode asked for here is cut down by the umask, which no other call can read without changing it.
+    handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="") as stream:
-            stream.write(text)
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(data)
             stream.flush()
             os.fsync(stream.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(temporary).chmod(target.stat().st_mode & 0o777 if target.exists() else 0o666 & ~umask)
-        Path(temporary).replace(target)
+        if target.exists():
+            temporary.chmod(target.stat().st_mode & 0o777)
+        temporary.replace(target)
     except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+        temporary.unlink(missing_ok=True)
         raise
-    return target
+    return given

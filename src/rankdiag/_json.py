@@ -7,16 +7,26 @@ JSON has no NaN and no infinity: such a value is written as null, and its place 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import types
 import typing
 from collections.abc import Mapping
 from typing import Any, Literal, Union, get_args, get_origin
 
+from rankdiag._optional import is_loaded
+from rankdiag._validate import describe
+
 __all__ = ["SCHEMA_VERSION", "decode", "encode"]
 
 SCHEMA_VERSION = 1
 _SPECIAL = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
+_ARRAY_KEYS = {"dtype", "shape", "data"}
+_ARRAY_KINDS: dict[str, type[Any]] = {
+    "bool": bool,
+    **dict.fromkeys(("float16", "float32", "float64"), float),
+    **dict.fromkeys([f"{sign}int{bits}" for sign in ("", "u") for bits in (8, 16, 32, 64)], int),
+}
 
 
 def encode(value: Any, path: str, non_finite: dict[str, str]) -> Any:
@@ -59,11 +69,16 @@ def encode(value: Any, path: str, non_finite: dict[str, str]) -> Any:
         return {_key(key): encode(entry, f"{path}/{_escape(_key(key))}", non_finite) for key, entry in value.items()}
     if isinstance(value, (list, tuple)):
         return [encode(entry, f"{path}/{index}", non_finite) for index, entry in enumerate(value)]
-    if hasattr(value, "dtype") and hasattr(value, "tolist"):
-        if value.ndim == 0:
+    if is_loaded("numpy"):
+        import numpy as np
+
+        if isinstance(value, np.generic) and value.dtype.kind in "biuf":
             return encode(value.item(), path, non_finite)
-        flat = [encode(entry, f"{path}/data/{i}", non_finite) for i, entry in enumerate(value.ravel().tolist())]
-        return {"dtype": str(value.dtype), "shape": list(value.shape), "data": flat}
+        if isinstance(value, np.ndarray) and value.dtype.name in _ARRAY_KINDS:
+            flat = value.ravel().tolist()
+            if value.dtype.kind == "f" and not np.isfinite(value).all():
+                flat = [encode(entry, f"{path}/data/{i}", non_finite) for i, entry in enumerate(flat)]
+            return {"dtype": value.dtype.name, "shape": list(value.shape), "data": flat}
     raise TypeError(f"cannot write a {type(value).__name__} at {path or '/'} as JSON")
 
 
@@ -101,12 +116,9 @@ def decode(value: Any, hint: Any, path: str, non_finite: Mapping[str, str]) -> A
     ValueError
         If the value does not fit the annotation; the place is in the message.
     """
-    if value is None and path in non_finite:
-        kind = non_finite[path]
-        if kind not in _SPECIAL:
-            raise ValueError(f"`data` has an unknown non-finite kind {kind!r} at {path}")
-        return _SPECIAL[kind]
     origin = get_origin(hint)
+    if value is None and path in non_finite and hint in {float, Any}:
+        return _special(path, non_finite)
     if hint is Any:
         return _decode_any(value, path, non_finite)
     if origin in {Union, types.UnionType}:
@@ -130,14 +142,20 @@ def decode(value: Any, hint: Any, path: str, non_finite: Mapping[str, str]) -> A
     if hint is float:
         if isinstance(value, bool) or not isinstance(value, (int, float)):
             raise _misfit(value, hint, path)
-        return float(value)
+        try:
+            number = float(value)
+        except OverflowError:
+            number = math.inf
+        if not math.isfinite(number):  # such a value is written as null
+            raise _misfit(value, hint, path)
+        return number
     if origin is tuple:
         return _decode_tuple(value, hint, path, non_finite)
     if origin is not None and isinstance(origin, type) and issubclass(origin, Mapping):
         if not isinstance(value, dict):
             raise _misfit(value, hint, path)
         inner = get_args(hint)[1]
-        return {key: decode(entry, inner, f"{path}/{_escape(key)}", non_finite) for key, entry in value.items()}
+        return {key: decode(entry, inner, _inside(path, key), non_finite) for key, entry in value.items()}
     if _is_array_hint(hint, origin):
         return _decode_array(value, path, non_finite)
     if isinstance(hint, type) and dataclasses.is_dataclass(hint):
@@ -155,9 +173,9 @@ def decode_fields(cls: type[Any], value: Any, path: str, non_finite: Mapping[str
     """
     if not isinstance(value, dict):
         raise _misfit(value, cls, path)
-    hints = typing.get_type_hints(cls)
+    hints = _hints(cls)
     fields = {field.name: field for field in dataclasses.fields(cls)}
-    unknown = sorted(set(value) - set(fields))
+    unknown = sorted(str(key)[:60] for key in value if key not in fields)
     missing = sorted(
         name
         for name, field in fields.items()
@@ -168,18 +186,36 @@ def decode_fields(cls: type[Any], value: Any, path: str, non_finite: Mapping[str
     return cls(**{name: decode(entry, hints[name], f"{path}/{name}", non_finite) for name, entry in value.items()})
 
 
+@functools.cache
+def _hints(cls: type[Any]) -> dict[str, Any]:
+    return typing.get_type_hints(cls)
+
+
 def _misfit(value: Any, hint: Any, path: str) -> ValueError:
-    wanted = getattr(hint, "__name__", None) or str(hint)
-    return ValueError(f"`data` must hold {wanted} at {path or '/'}; got {type(value).__name__} {str(value)[:60]!r}")
+    wanted = str(hint) if get_origin(hint) is not None else getattr(hint, "__name__", str(hint))
+    return ValueError(f"`data` must hold {wanted} at {path or '/'}; got {describe(value)}")
+
+
+def _inside(path: str, key: Any) -> str:
+    if not isinstance(key, str):
+        raise ValueError(f"`data` must have strings as keys at {path or '/'}; got {describe(key)}")
+    return f"{path}/{_escape(key)}"
+
+
+def _special(path: str, non_finite: Mapping[str, str]) -> float:
+    kind = non_finite[path]
+    if not isinstance(kind, str) or kind not in _SPECIAL:
+        raise ValueError(f"`data` must name one of {', '.join(_SPECIAL)} for {path}; got {describe(kind)}")
+    return _SPECIAL[kind]
 
 
 def _decode_any(value: Any, path: str, non_finite: Mapping[str, str]) -> Any:
     if value is None and path in non_finite:
-        return _SPECIAL[non_finite[path]]
+        return _special(path, non_finite)
     if isinstance(value, dict):
-        if set(value) == {"dtype", "shape", "data"}:
+        if set(value) == _ARRAY_KEYS:
             return _decode_array(value, path, non_finite)
-        return {key: _decode_any(entry, f"{path}/{_escape(key)}", non_finite) for key, entry in value.items()}
+        return {key: _decode_any(entry, _inside(path, key), non_finite) for key, entry in value.items()}
     if isinstance(value, list):
         return tuple(_decode_any(entry, f"{path}/{i}", non_finite) for i, entry in enumerate(value))
     return value
@@ -187,6 +223,8 @@ def _decode_any(value: Any, path: str, non_finite: Mapping[str, str]) -> Any:
 
 def _decode_union(value: Any, hint: Any, path: str, non_finite: Mapping[str, str]) -> Any:
     members = get_args(hint)
+    if value is None and float in members and path in non_finite:
+        return _special(path, non_finite)
     if value is None and type(None) in members:
         return None
     # An int fits a float field too: try the exact scalar types first so that 3 stays an int in `int | float`.
@@ -224,16 +262,18 @@ def _is_array_hint(hint: Any, origin: Any) -> bool:
 def _decode_array(value: Any, path: str, non_finite: Mapping[str, str]) -> Any:
     import numpy as np
 
-    if not isinstance(value, dict) or set(value) != {"dtype", "shape", "data"}:
+    if not isinstance(value, dict) or set(value) != _ARRAY_KEYS:
         raise _misfit(value, np.ndarray, path)
     dtype, shape, data = value["dtype"], value["shape"], value["data"]
-    if dtype not in {"float64", "int64", "bool"} or not isinstance(data, list) or not isinstance(shape, list):
+    if not isinstance(dtype, str) or dtype not in _ARRAY_KINDS or not isinstance(data, (list, tuple)):
         raise _misfit(value, np.ndarray, path)
-    scalar: Any = {"float64": float, "int64": int, "bool": bool}[dtype]
+    if not isinstance(shape, (list, tuple)) or not all(type(size) is int and size >= 0 for size in shape):
+        raise _misfit(value, np.ndarray, path)
+    scalar = _ARRAY_KINDS[dtype]
     entries = [decode(entry, scalar, f"{path}/data/{i}", non_finite) for i, entry in enumerate(data)]
     try:
-        array = np.array(entries, dtype=dtype).reshape([int(size) for size in shape])
-    except (ValueError, TypeError, OverflowError):
+        array = np.array(entries, dtype=dtype).reshape(shape)
+    except (ValueError, OverflowError):  # another number of entries, or one beyond the dtype
         raise _misfit(value, np.ndarray, path) from None
     array.flags.writeable = False
     return array

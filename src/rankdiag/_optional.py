@@ -47,17 +47,17 @@ def optional(module: str, *, extra: str, feature: str) -> Any:
         return importlib.import_module(module)
     except ModuleNotFoundError as error:
         root = module.partition(".")[0]
-        if (error.name or "").partition(".")[0] == root:
+        if error.name == root:
             raise MissingExtraError(
                 f"{feature} needs the package {root!r}, which is not installed. Run: {command}",
                 name=root,
             ) from error
         raise _broken(module, feature, command, error) from error
-    except Exception as error:  # a broken package may raise anything at all
+    except (Exception, SystemExit) as error:  # a broken package may raise anything at all
         raise _broken(module, feature, command, error) from error
 
 
-def _broken(module: str, feature: str, command: str, error: Exception) -> MissingExtraError:
+def _broken(module: str, feature: str, command: str, error: BaseException) -> MissingExtraError:
     root = module.partition(".")[0]
     return MissingExtraError(
         f"{feature} needs the package {root!r}, which is installed but failed to import "

@@ -30,13 +30,14 @@ class Progress:
 
     def __init__(self, show: bool, *, total: int | None = None, label: str = "", unit: str = "it") -> None:
         self._bar: Any = None
-        if not boolean(show, "progress"):
+        if not boolean(show, "progress") or sys.stderr is None:
             return
         try:
             from tqdm.auto import tqdm
+
+            self._bar = tqdm(total=total, desc=label, unit=unit, file=sys.stderr, disable=None, leave=False)
         except Exception:  # a missing or broken tqdm must not stop the work it would only decorate
             return
-        self._bar = tqdm(total=total, desc=label, unit=unit, file=sys.stderr, disable=None, leave=False)
 
     def advance(self, steps: int = 1, note: str = "") -> None:
         """Count `steps` more units as done; `note` says what is at hand."""

@@ -16,7 +16,7 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Literal, TypeVar
+from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
 
 from rankdiag._document import Column, Document, Grid, KeyNumber, Plot, Verdict, format_value
 from rankdiag._files import write_text
@@ -28,7 +28,9 @@ from rankdiag._version import __version__
 __all__ = ["Finding", "Meta", "Result", "Table", "Threshold", "result_from_dict", "result_from_json", "worst"]
 
 _REGISTRY: dict[str, type[Result]] = {}
-_TAG = re.compile(r"[a-z_]+\.[A-Za-z]+")
+_SURROGATE = re.compile(r"[\ud800-\udfff]")
+_TAG = re.compile(r"[a-z_]+\.[A-Z][A-Za-z0-9]*")
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
 _ORDER: tuple[Verdict, ...] = ("unknown", "ok", "warn", "alert")
 
 
@@ -167,7 +169,12 @@ class Result:
         return self.to_dict() == other.to_dict()
 
     def __hash__(self) -> int:
-        return hash(self.to_json())
+        return hash(_hashable(self.to_dict()))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        state = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        frozen = tuple(name for name, value in state.items() if _is_read_only(value))
+        return _rebuild, (type(self), state, frozen)
 
     # --- showing -------------------------------------------------------------------------------------------
 
@@ -293,11 +300,31 @@ class Result:
         }
 
     def to_json(self, *, indent: int | None = None) -> str:
-        """Return `to_dict` as JSON text."""
-        return json.dumps(self.to_dict(), indent=indent, allow_nan=False, ensure_ascii=False)
+        """Return `to_dict` as JSON text.
+
+        Parameters
+        ----------
+        indent : int, optional
+            Spaces of one level; None puts everything on one line.
+
+        Returns
+        -------
+        str
+            JSON; non-ASCII characters are kept, but for halves of surrogate pairs, which are escaped.
+
+        Raises
+        ------
+        TypeError
+            If `indent` is no integer.
+        ValueError
+            If `indent` is negative.
+        """
+        spaces = None if indent is None else integer(indent, "indent", low=0)
+        text = json.dumps(self.to_dict(), indent=spaces, allow_nan=False, ensure_ascii=False)
+        return _SURROGATE.sub(lambda half: f"\\u{ord(half[0]):04x}", text)
 
     @classmethod
-    def from_dict(cls, data: Mapping[str, Any]) -> Any:
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
         """Rebuild a result from `to_dict`; the type tag says of which class.
 
         Parameters
@@ -321,6 +348,25 @@ class Result:
         if not isinstance(result, cls):
             raise TypeError(f"`data` must hold a {cls.__name__}; got {type(result).__name__}")
         return result
+
+
+def _rebuild(cls: type[Result], state: Mapping[str, Any], frozen: tuple[str, ...]) -> Result:
+    """Make a result again after a copy or a pickle, which both forget that an array was read-only."""
+    for name in frozen:
+        state[name].flags.writeable = False
+    return cls(**state)
+
+
+def _is_read_only(value: Any) -> bool:
+    flags = getattr(value, "flags", None)
+    return flags is not None and not getattr(flags, "writeable", True)
+
+
+def _hashable(value: Any) -> Any:
+    """Turn JSON-like data into tuples and sets, so that equal data have equal hashes whatever their order."""
+    if isinstance(value, dict):
+        return frozenset((key, _hashable(entry)) for key, entry in value.items())
+    return tuple(map(_hashable, value)) if isinstance(value, list) else value
 
 
 _BASE_FIELDS = {f.name for f in dataclasses.fields(Result)}
@@ -349,15 +395,18 @@ def result_from_dict(data: Mapping[str, Any]) -> Result:
     if not isinstance(data, Mapping):
         raise TypeError(f"`data` must be a mapping as to_dict returns it; got {describe(data)}")
     version, tag = data.get("schema_version"), data.get("type")
-    if version != SCHEMA_VERSION:
-        raise ValueError(f"`data` must have schema_version {SCHEMA_VERSION}; got {version!r}")
+    if type(version) is not int or version != SCHEMA_VERSION:
+        raise ValueError(f"`data` must have schema_version {SCHEMA_VERSION}; got {describe(version)}")
     if not isinstance(tag, str) or not _TAG.fullmatch(tag):
-        raise ValueError(f"`data` must have a type tag like 'weights.WeightReport'; got {tag!r}")
+        raise ValueError(f"`data` must have a type tag like 'weights.WeightReport'; got {describe(tag)}")
     cls = _find(tag)
     non_finite = data.get("non_finite", {})
     if not isinstance(non_finite, Mapping):
         raise ValueError(f"`data` must hold a mapping under 'non_finite'; got {describe(non_finite)}")
-    result: Result = decode_fields(cls, data.get("fields"), "", non_finite)
+    try:
+        result: Result = decode_fields(cls, data.get("fields"), "", non_finite)
+    except RecursionError:
+        raise ValueError("`data` is nested too deeply for a result") from None
     return result
 
 
@@ -374,10 +423,16 @@ def result_from_json(text: str) -> Result:
     if not isinstance(text, str):
         raise TypeError(f"`text` must be a string; got {describe(text)}")
     try:
-        data = json.loads(text)
+        data = json.loads(text, parse_constant=_refuse_constant)
     except ValueError as error:
         raise ValueError(f"`text` must be JSON; {error}") from None
+    except RecursionError:
+        raise ValueError("`text` is nested too deeply for a result") from None
     return result_from_dict(data)
+
+
+def _refuse_constant(word: str) -> None:
+    raise ValueError(f"{word} is no JSON value")
 
 
 def _find(tag: str) -> type[Result]:
@@ -468,6 +523,10 @@ class Table(Result, Generic[RowT]):
     def to_csv(self, path: str | os.PathLike[str] | None = None) -> str:
         """Write the rows as CSV with full precision.
 
+        A text that a spreadsheet would take for a formula (it begins with ``=``, ``+``, ``-``, ``@`` or a control
+        character) gets an apostrophe in front, for names come from files of other people; `to_json` and
+        `to_pandas` keep every name as it is. Numbers are never touched.
+
         Parameters
         ----------
         path : str or path-like, optional
@@ -477,6 +536,13 @@ class Table(Result, Generic[RowT]):
         -------
         str
             The CSV text; missing values are empty cells.
+
+        Raises
+        ------
+        FileNotFoundError
+            If the folder of `path` does not exist.
+        OSError
+            If the file cannot be written.
         """
         stream = io.StringIO()
         writer = csv.writer(stream, lineterminator="\n")
@@ -501,14 +567,18 @@ class Table(Result, Generic[RowT]):
 def _csv_cell(value: Any) -> Any:
     if value is None:
         return ""
+    if isinstance(value, float):
+        return repr(float(value))
     if isinstance(value, (tuple, list)):
-        return "x".join(str(entry) for entry in value)
-    return repr(value) if isinstance(value, float) else value
+        value = "x".join(str(entry) for entry in value)
+    if isinstance(value, str) and value[:1] in _FORMULA:
+        return "'" + value
+    return value
 
 
 def _markdown_cell(text: str) -> str:
     plain = "".join(c if c.isprintable() else " " for c in text)
-    for mark in ("\\", "|", "<", ">", "`", "*", "_", "[", "]"):
+    for mark in ("\\", "|", "<", ">", "&", "`", "*", "_", "~", "$", "[", "]"):
         plain = plain.replace(mark, "\\" + mark)
     return plain
 
