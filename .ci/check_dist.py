@@ -23,7 +23,7 @@ def main(folder: Path) -> int:
     package = {
         path.relative_to(ROOT / "src").as_posix()
         for path in (ROOT / "src" / "rankdiag").rglob("*")
-        if path.is_file() and path.suffix in {".py", ".pyi", ".typed"} or path.name == "py.typed"
+        if (path.is_file() and path.suffix in {".py", ".pyi", ".typed"}) or path.name == "py.typed"
     }
     with zipfile.ZipFile(only(folder, "*.whl")) as archive:
         wheel = {name for name in archive.namelist() if ".dist-info/" not in name}

@@ -6,8 +6,8 @@ A page is read from top to bottom, in a folder of its own. What runs:
 - a ```` ```pycon ```` block, a session with ``>>>``, with the values between;
 - a ```` ```console ```` block: each line that starts with ``$ `` is a shell command, the lines below it its output.
 
-A block below ``<!-- not run: reason -->`` is left alone. Outputs are compared word by word (runs of spaces count as one);
-``...`` stands for any text, and so does each number of seconds. ``--write`` puts what was really printed into the page.
+A block below ``<!-- not run: reason -->`` is left alone. Outputs are compared word by word (runs of spaces count as
+one); ``...`` stands for any text, and so does each number of seconds. ``--write`` puts what was printed into the page.
 """
 
 from __future__ import annotations

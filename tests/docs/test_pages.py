@@ -54,7 +54,7 @@ RIGHT = {
     "python without output": "```python\nx = 3\n```\n",
     "pycon": '```pycon\n>>> x = 2\n>>> x * 3\n6\n>>> print("a  b")\na b\n```\n',
     "two lines": "```pycon\n>>> for i in range(2):\n...     print(i)\n0\n1\n```\n",
-    "error": "```pycon\n>>> int('x')\nTraceback (most recent call last):\n  ...\nValueError: invalid literal ...\n```\n",
+    "error": "```pycon\n>>> int('x')\nTraceback (most recent call last):\n  ...\nValueError: invalid ...\n```\n",
     "console": "```console\n$ echo one; echo two\none\ntwo\n$ true\n```\n",
     "any text": "```console\n$ echo a b c\na ... c\n```\n",
     "seconds": "```console\n$ echo it took 3.25 s\nit took 1.0 s\n```\n",
