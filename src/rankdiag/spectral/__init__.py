@@ -1,0 +1,32 @@
+"""Spectra of matrices and every reading of them: decompose once, read often."""
+
+from rankdiag._lazy import attach
+
+_READINGS = (
+    "certified_rank",
+    "distance_to_rank",
+    "effective_rank",
+    "eps_rank",
+    "nuclear_ratio",
+    "numerical_rank",
+    "participation_ratio",
+    "schatten_norm",
+    "singular_values",
+    "spectral_entropy",
+    "spectrum",
+    "stable_rank",
+)
+
+__getattr__, __dir__, __all__ = attach(
+    __name__,
+    {
+        "GramAccumulator": "rankdiag.spectral._streams",
+        "QRAccumulator": "rankdiag.spectral._streams",
+        "Spectrum": "rankdiag.spectral._spectrum",
+        "effective_rank_loss": "rankdiag.spectral.losses",
+        "participation_ratio_loss": "rankdiag.spectral.losses",
+        "stable_rank_loss": "rankdiag.spectral.losses",
+        **dict.fromkeys(_READINGS, "rankdiag.spectral._readings"),
+    },
+    ("losses",),
+)
