@@ -41,7 +41,8 @@ def draw_four(path: Path) -> None:
 
     figure = Figure(figsize=(9.0, 5.4), layout="constrained")
     axes: Any = figure.subplots(2, 2, sharex=True, sharey=True)
-    for ax, (title, spectrum) in zip(axes.flat, four_spectra().items(), strict=True):
+    legend_at = (0.5, 0.36, 0.71, 0.5)  # where each panel has room between its lines
+    for ax, (title, spectrum), x in zip(axes.flat, four_spectra().items(), legend_at, strict=True):
         ax.fill_between(np.arange(1, SIZE + 1), spectrum.values / spectrum.values[0], step="mid", color="#d7dde3")
         ax.step(np.arange(1, SIZE + 1), spectrum.values / spectrum.values[0], where="mid", color=INK, linewidth=1)
         for name, value, colour, style in (
@@ -49,10 +50,10 @@ def draw_four(path: Path) -> None:
             ("effective rank", spectrum.effective_rank(), SIGMA, "-"),
             ("numerical rank", spectrum.numerical_rank(), NUMERICAL, "--"),
         ):
-            ax.axvline(value, color=colour, linestyle=style, linewidth=2, label=f"{name} {value:.4g}")
+            ax.axvline(value, color=colour, linestyle=style, linewidth=2, label=f"{name} {round(value, 1):g}")
         ax.set_title(title, fontsize=10)
         ax.set_ylim(0, 1.08)
-        ax.legend(fontsize=8, loc="center right" if spectrum.numerical_rank() < SIZE else "best")
+        ax.legend(fontsize=8, loc="center", bbox_to_anchor=(x, 0.6))
     for ax in axes[1]:
         ax.set_xlabel("index i of the singular value")
     for ax in axes[:, 0]:
