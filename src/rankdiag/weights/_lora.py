@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 __all__ = ["lora_delta_spectrum", "lora_factor_spectra"]
 
 
-def lora_delta_spectrum(B: Any, A: Any, *, scaling: float = 1.0) -> Spectrum:  # noqa: N803 - names of the LoRA paper
+def lora_delta_spectrum(B: Any, A: Any, *, scaling: float = 1.0) -> Spectrum:
     from rankdiag.spectral import Spectrum
 
     left, right = _factors(B, A)
@@ -37,14 +37,14 @@ def lora_delta_spectrum(B: Any, A: Any, *, scaling: float = 1.0) -> Spectrum:  #
     )
 
 
-def lora_factor_spectra(B: Any, A: Any) -> tuple[Spectrum, Spectrum]:  # noqa: N803 - names of the LoRA paper
+def lora_factor_spectra(B: Any, A: Any) -> tuple[Spectrum, Spectrum]:
     from rankdiag.spectral import spectrum
 
     _factors(B, A)
     return spectrum(B), spectrum(A)
 
 
-def _factors(B: Any, A: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:  # noqa: N803
+def _factors(B: Any, A: Any) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
     left = as_float64(B, "B", ndim=2, expected="a factor (out, r)")
     right = as_float64(A, "A", ndim=2, expected="a factor (r, in)")
     if left.shape[1] != right.shape[0]:
