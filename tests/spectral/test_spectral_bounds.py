@@ -1,0 +1,229 @@
+"""Every method against the truth, at the error bound that it states."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+import rankdiag.spectral as sp
+from oracles import spectral as oracle
+from oracles.spectral_cases import SHAPES, cases, exact_cases, prescribed
+
+pytestmark = pytest.mark.skipif(not oracle.EXTENDED, reason="the oracle needs 80-bit long doubles")
+
+METHODS = ("svd", "qr_svd", "gram")
+SCALES = (-318, -310, -300, -160, -20, 0, 0, 0, 20, 160, 300)
+DENORMAL = 5e-324
+# Seeds of `prescribed(default_rng(seed), kind, n, n)` where a float64 method errs most, found by a search over
+# 100,000 matrices; the tests below demand that the stated bound is close enough to notice.
+HARD = {
+    "svd": [("clustered", 4, 1315), ("clustered", 6, 5707), ("clustered", 3, 2314)],
+    "qr_svd": [("clustered", 4, 1315), ("clustered", 6, 5707), ("clustered", 3, 2314)],
+    "gram": [("rank_one", 2, seed) for seed in range(40)],
+}
+
+
+def check(matrix, method, truth):
+    """The largest error of one method over its bound; the spectrum must be well formed."""
+    s = sp.spectrum(matrix, method=method)
+    assert s.method == method
+    assert s.values.shape == truth.shape
+    assert np.all(np.isfinite(s.values))
+    assert np.all(s.values >= 0)
+    assert np.all(np.diff(s.values) <= 0)
+    ratio = oracle.error_ratio(s.values, s.error_bound, truth)
+    assert ratio <= 1, f"{method}: error is {ratio:.3g} times the bound {s.error_bound:.3g}"
+    return ratio
+
+
+@pytest.mark.parametrize("method", METHODS)
+@given(cases(max_side=8, scales=SCALES))
+def test_values_within_the_stated_bound(method, case):
+    check(case.matrix, method, oracle.singular_values(case.matrix))
+
+
+@pytest.mark.parametrize("method", METHODS)
+@given(exact_cases())
+def test_exactly_known_spectra(method, case):
+    matrix, truth = case
+    check(matrix, method, truth.astype(oracle.LONG))
+
+
+@pytest.mark.slow
+def test_ten_thousand_cases_within_the_stated_bounds(capsys):
+    worst: Counter = Counter()
+    by_kind: Counter = Counter()
+    ran = 0
+
+    @settings(max_examples=10_000, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    @given(cases(max_side=12, scales=SCALES))
+    def run(case):
+        nonlocal ran
+        truth = oracle.singular_values(case.matrix)
+        for method in METHODS:
+            ratio = check(case.matrix, method, truth)
+            worst[method] = max(worst[method], ratio)
+            by_kind[method, case.kind] = max(by_kind[method, case.kind], ratio)
+        ran += 1
+
+    run()
+    with capsys.disabled():
+        print(f"\n{ran} cases, worst error/bound: " + ", ".join(f"{m} {worst[m]:.3f}" for m in METHODS))
+        for method in METHODS:
+            print(f"  {method}: " + ", ".join(f"{kind} {by_kind[method, kind]:.3f}" for kind in SHAPES))
+    assert ran >= 10_000
+    assert all(worst[method] > 0.1 for method in METHODS), "a bound shrunk tenfold would go unnoticed"
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_a_bound_shrunk_tenfold_would_fail(method):
+    ratios = []
+    for kind, n, seed in HARD[method]:
+        matrix = prescribed(np.random.default_rng(seed), kind, n, n)
+        ratios.append(check(matrix, method, oracle.singular_values(matrix)))
+    assert max(ratios) > 0.1, ratios
+
+
+@pytest.mark.parametrize("method", METHODS)
+@pytest.mark.parametrize("shape", [(1, 1), (3, 3), (4, 40), (300, 7)])
+@pytest.mark.parametrize("scale", [1.0, 1e-300, 1e300])
+def test_bound_is_the_documented_one(method, shape, scale):
+    matrix = np.random.default_rng(0).standard_normal(shape) * scale
+    s = sp.spectrum(matrix, method=method)
+    promised = oracle.spec_error_bound(method, shape, float(s.values[0]))
+    assert 0.5 * promised <= s.error_bound <= 2 * promised
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_bound_of_denormal_values_counts_their_rounding(method):
+    matrix = np.array([[1.0, 1.0], [1.0, 0.0]]) * 1e-320
+    truth = oracle.singular_values(matrix)
+    s = sp.spectrum(matrix, method=method)
+    assert oracle.error_ratio(s.values, s.error_bound, truth) <= 1
+    assert s.error_bound >= DENORMAL
+    assert s.effective_rank() == pytest.approx(oracle.effective_rank(truth), rel=0.01)
+    assert sp.spectrum(np.full((3, 2), DENORMAL), method=method).values[0] == pytest.approx(
+        6**0.5 * DENORMAL, abs=DENORMAL
+    )
+
+
+@pytest.mark.parametrize("method", METHODS)
+def test_bound_of_a_zero_matrix_is_harmless(method):
+    s = sp.spectrum(np.zeros((4, 3)), method=method)
+    assert s.values.tolist() == [0.0, 0.0, 0.0]
+    assert 0 <= s.error_bound <= 1e-300
+    assert s.numerical_rank(rtol=0.5) == 0
+    assert s.effective_rank() == 0
+
+
+@pytest.mark.parametrize("method", ["svd", "gram"])
+@given(cases(max_side=10, kinds=("gaussian", "clustered", "deficient", "cliff", "integer")))
+def test_float32_work_states_a_float32_bound(method, case):
+    truth = oracle.singular_values(case.matrix)
+    s = sp.spectrum(case.matrix, method=method, dtype="float32")
+    assert s.values.dtype == np.float64
+    assert oracle.error_ratio(s.values, s.error_bound, truth) <= 1
+    if case.matrix.any():
+        promised = oracle.spec_error_bound(method, case.matrix.shape, float(s.values[0]), eps=2.0**-23)
+        assert 0.1 * promised <= s.error_bound <= 10 * promised
+
+
+@pytest.mark.parametrize("rows", [1000, 20_000, 300_000])
+@pytest.mark.parametrize("columns", [2, 3, 8])
+@pytest.mark.parametrize("wide", [False, True])
+def test_gram_bound_holds_for_very_long_matrices(rows, columns, wide):
+    # The bound grows with the smaller side only; the rounding of a long sum must not outgrow it.
+    rng = np.random.default_rng(rows + columns)
+    for spread in (0.0, 1e-9, 1e-8, 1e-7):
+        base = rng.random((rows, 1)) + 0.1
+        matrix = base * rng.uniform(0.5, 2, columns) + spread * rng.standard_normal((rows, columns))
+        q, r = np.linalg.qr(matrix.astype(float))
+        del q
+        truth = oracle.singular_values(r)  # to 1e-15 of the largest value, far below the bound of a Gram
+        s = sp.spectrum(matrix.T if wide else matrix, method="gram")
+        assert oracle.error_ratio(s.values, s.error_bound, truth) <= 1
+
+
+@given(cases(max_side=8, scales=(-300, 0, 300)), st.sampled_from(METHODS))
+def test_frobenius_norm_is_exact_to_rounding(case, method):
+    s = sp.spectrum(case.matrix, method=method)
+    exact = float(oracle.tail(np.abs(case.matrix).ravel(), 0))
+    assert s.frobenius == pytest.approx(exact, rel=1e-13)
+
+
+@given(cases(max_side=8))
+def test_energy_readings_of_a_gram_lose_nothing(case):
+    truth = oracle.singular_values(case.matrix)
+    s = sp.spectrum(case.matrix, method="gram")
+    assert s.stable_rank() == pytest.approx(oracle.stable_rank(truth), rel=1e-12)
+    assert s.participation_ratio() == pytest.approx(oracle.participation_ratio(truth), rel=1e-12)
+    assert s.effective_rank(weights="energy") == pytest.approx(oracle.effective_rank(truth, "energy"), rel=1e-11)
+    assert s.schatten_norm(2) == pytest.approx(oracle.schatten_norm(truth, 2), rel=1e-13)
+
+
+@given(cases(max_side=10, kinds=("gaussian", "deficient", "cliff", "steep")), st.floats(1e-16, 0.9))
+def test_gram_never_gives_a_wrong_count(case, rtol):
+    truth = oracle.singular_values(case.matrix)
+    s = sp.spectrum(case.matrix, method="gram")
+    found, refusal = oracle.attempt(lambda: s.numerical_rank(rtol=rtol))
+    if refusal:
+        assert "gram" in refusal
+        near = np.abs(s.values - rtol * s.values[0]).min() if truth[0] > 0 else 0
+        assert near <= s.error_bound * 1.01 or rtol * s.values[0] <= s.error_bound * 1.01
+    else:
+        assert found == oracle.numerical_rank(truth, case.matrix.shape, rtol=rtol)
+
+
+@given(cases(max_side=10), st.floats(0, 1))
+def test_certified_rank_never_exceeds_the_truth(case, share):
+    truth = oracle.singular_values(case.matrix)
+    error = share * float(truth[0])
+    for method in METHODS:
+        found = sp.spectrum(case.matrix, method=method).certified_rank(error)
+        assert found <= sum(1 for v in truth if v > error)
+
+
+# --- partial spectra: shares of brackets that hold -------------------------------------------------------
+
+
+def topk_case(rng, index):
+    m, n = int(rng.integers(1, 60)), int(rng.integers(1, 60))
+    kind = SHAPES[index % len(SHAPES)]
+    return prescribed(rng, kind, m, n), int(rng.integers(1, min(m, n, 8) + 1))
+
+
+def topk_holds(matrix, k, seed):
+    truth = np.linalg.svd(matrix, compute_uv=False)[:k]
+    s = sp.spectrum(matrix, method="topk", k=k, rng=seed)
+    assert s.values.shape == (k,)
+    assert np.all(np.diff(s.values) <= 0)
+    slack = 16 * max(matrix.shape) * 2.0**-52 * max(truth[0], DENORMAL)  # of the float64 reference
+    return bool(np.all(np.abs(s.values - truth) <= s.error_bound + slack)), s, truth
+
+
+def test_topk_on_many_small_matrices():
+    rng = np.random.default_rng(11)
+    held = [topk_holds(*topk_case(rng, i), i)[0] for i in range(60)]
+    assert np.mean(held) >= 0.98
+
+
+@pytest.mark.slow
+def test_share_of_topk_brackets(capsys):
+    rng = np.random.default_rng(12)
+    held: dict[str, list[bool]] = {kind: [] for kind in SHAPES}
+    for i in range(600):
+        ok, _, _ = topk_holds(*topk_case(rng, i), i)
+        held[SHAPES[i % len(SHAPES)]].append(ok)
+    for i in range(60):  # shapes where Lanczos has to stop early
+        m, n = [(300, 300), (200, 900), (700, 250)][i % 3]
+        kind = ("gaussian", "cliff", "clustered", "steep")[i % 4]
+        held[kind].append(topk_holds(prescribed(rng, kind, m, n), int(rng.integers(1, 6)), i)[0])
+    share = float(np.mean([x for rows in held.values() for x in rows]))
+    with capsys.disabled():
+        print(f"\ntopk: {share:.4f} of {sum(map(len, held.values()))} brackets hold; ", end="")
+        print(", ".join(f"{kind} {np.mean(rows):.3f}" for kind, rows in held.items()))
+    assert share >= 0.99

@@ -1,0 +1,327 @@
+"""Which method is chosen when, what a partial spectrum refuses, and spectra made to break a method."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import rankdiag.spectral as sp
+from oracles import spectral as oracle
+from oracles.spectral_cases import cases
+
+
+@pytest.fixture(scope="module")
+def low_rank():
+    rng = np.random.default_rng(0)
+    return rng.standard_normal((1024, 5)) @ rng.standard_normal((5, 1024))
+
+
+@pytest.fixture(scope="module")
+def low_rank_values(low_rank):
+    """From the two thin factors of a QR of the same product, so without a 1024 x 1024 decomposition."""
+    rng = np.random.default_rng(0)
+    left, right = rng.standard_normal((1024, 5)), rng.standard_normal((5, 1024))
+    return np.linalg.svd(np.linalg.qr(left)[1] @ np.linalg.qr(right.T)[1].T, compute_uv=False)
+
+
+# --- auto ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("need", ["rank", "sums"])
+@pytest.mark.parametrize("shape", [(1, 1), (5, 3), (512, 20), (20, 2000), (512, 512)])
+def test_auto_takes_the_full_svd_up_to_512(need, shape):
+    matrix = np.random.default_rng(0).standard_normal(shape)
+    method = sp.spectrum(matrix, need=need).method
+    assert method == "svd" or (method == "qr_svd" and max(shape) > 2 * min(shape))
+
+
+@pytest.mark.parametrize("shape", [(520, 3000), (3000, 520)])
+def test_auto_takes_qr_for_long_matrices_and_gram_for_sums(shape):
+    matrix = np.random.default_rng(0).standard_normal(shape)
+    ranked = sp.spectrum(matrix)
+    summed = sp.spectrum(matrix, need="sums")
+    assert ranked.method == "qr_svd"
+    assert summed.method == "gram"
+    assert np.all(np.abs(ranked.values - summed.values) <= ranked.error_bound + summed.error_bound)
+    assert ranked.error_bound <= 2 * oracle.spec_error_bound("qr_svd", shape, ranked.values[0])
+    assert summed.effective_rank() == pytest.approx(ranked.effective_rank(), rel=1e-12)
+    assert ranked.numerical_rank() == 520
+
+
+def test_auto_never_counts_with_a_gram(low_rank):
+    assert sp.spectrum(low_rank).method in {"svd", "qr_svd"}
+
+
+def test_need_top_gives_the_top_values():
+    matrix = np.random.default_rng(1).standard_normal((600, 700))
+    truth = np.linalg.svd(matrix, compute_uv=False)
+    s = sp.spectrum(matrix, need="top", k=3)
+    np.testing.assert_allclose(s.values[:3], truth[:3], rtol=1e-6)
+    assert s.stable_rank() == pytest.approx(oracle.stable_rank(truth), rel=1e-6)
+    assert sp.spectrum(matrix, need="top").values[0] == pytest.approx(truth[0], rel=1e-6)
+
+
+def test_rank_five_of_1024(low_rank, low_rank_values):
+    assert sp.numerical_rank(low_rank) == 5
+    assert sp.effective_rank(low_rank) == pytest.approx(oracle.effective_rank(low_rank_values), rel=1e-6)
+    assert sp.nuclear_ratio(low_rank) == pytest.approx(oracle.nuclear_ratio(low_rank_values), rel=1e-6)
+    assert sp.stable_rank(low_rank) == pytest.approx(oracle.stable_rank(low_rank_values), rel=1e-10)
+
+
+def test_gram_states_its_uncertainty_where_it_is_used_by_hand(low_rank, low_rank_values):
+    truth = oracle.effective_rank(low_rank_values)
+    s = sp.spectrum(low_rank, method="gram")
+    assert s.effective_rank() == pytest.approx(truth, rel=1e-3)  # its noise adds up: no more is promised
+    assert s.effective_rank(weights="energy") == pytest.approx(
+        oracle.effective_rank(low_rank_values, "energy"), rel=1e-10
+    )
+    assert s.stable_rank() == pytest.approx(oracle.stable_rank(low_rank_values), rel=1e-10)
+    assert s.participation_ratio() == pytest.approx(oracle.participation_ratio(low_rank_values), rel=1e-10)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("rank", [1, 40])
+@pytest.mark.parametrize("shape", [(700, 700), (600, 900)])
+def test_convenience_forms_fall_back_when_the_gram_is_too_coarse(rank, shape):
+    rng = np.random.default_rng(rank)
+    left, right = rng.standard_normal((shape[0], rank)), rng.standard_normal((rank, shape[1]))
+    truth = np.linalg.svd(np.linalg.qr(left)[1] @ np.linalg.qr(right.T)[1].T, compute_uv=False)
+    matrix = left @ right
+    assert sp.effective_rank(matrix) == pytest.approx(oracle.effective_rank(truth), rel=1e-6)
+    assert sp.spectral_entropy(matrix, order=1) == pytest.approx(oracle.entropy(truth), abs=1e-6)
+    assert sp.spectral_entropy(matrix, order=0.5) == pytest.approx(oracle.entropy(truth, order=0.5), abs=1e-4)
+    assert sp.schatten_norm(matrix, "nuc") == pytest.approx(oracle.schatten_norm(truth, 1), rel=1e-6)
+    assert sp.schatten_norm(matrix, 1.5) == pytest.approx(oracle.schatten_norm(truth, 1.5), rel=1e-6)
+    assert sp.nuclear_ratio(matrix) == pytest.approx(oracle.nuclear_ratio(truth), rel=1e-6)
+    assert sp.numerical_rank(matrix) == rank
+    assert sp.eps_rank(matrix, 1e-10) == rank
+    assert sp.certified_rank(matrix, 0.0) == rank
+    assert sp.distance_to_rank(matrix, rank) <= 1e-10 * truth[0]
+    assert sp.spectral_entropy(matrix, normalize=True) == pytest.approx(
+        oracle.entropy(truth) / math.log(rank) if rank > 1 else 0.0, abs=1e-6
+    )
+
+
+@pytest.mark.slow
+def test_steep_spectrum_of_a_large_matrix():
+    values = 10.0 ** -np.linspace(0, 14, 600)
+    matrix = oracle.with_spectrum(np.random.default_rng(5), 600, 700, values)
+    assert sp.effective_rank(matrix) == pytest.approx(oracle.effective_rank(values), rel=1e-6)
+    assert sp.nuclear_ratio(matrix) == pytest.approx(oracle.nuclear_ratio(values), rel=1e-6)
+    assert sp.numerical_rank(matrix, rtol=1e-10) == int(np.sum(values > 1e-10))
+    assert sp.schatten_norm(matrix, 0.5) == pytest.approx(oracle.schatten_norm(values, 0.5), rel=1e-4)
+
+
+# --- gram and counts -----------------------------------------------------------------------------------------
+
+
+def test_gram_refuses_a_count_inside_its_noise():
+    rng = np.random.default_rng(1)
+    matrix = rng.standard_normal((40, 3)) @ rng.standard_normal((3, 30))
+    s = sp.spectrum(matrix, method="gram")
+    for tolerance in ({}, {"rtol": 1e-12}, {"rtol": 0}, {"atol": 1e-9, "rtol": 0}):
+        with pytest.raises(ValueError, match=r"gram.*(svd|rtol|atol)"):
+            s.numerical_rank(**tolerance)
+    with pytest.raises(ValueError, match="gram"):
+        s.spectral_entropy(normalize=True)
+    assert s.numerical_rank(rtol=1e-3) == 3
+    assert sp.numerical_rank(s, rtol=1e-3) == 3
+    edge = float(s.values[1] / s.values[0])
+    with pytest.raises(ValueError, match="gram"):  # a value within the bound of the threshold
+        s.numerical_rank(rtol=edge)
+    assert s.certified_rank(0.0) <= 3
+    assert s.certified_rank(1e-3) == 3
+
+
+def test_gram_allows_the_count_of_a_coarse_input():
+    matrix = np.diag([1.0, 0.5, 1e-2]).astype(np.float32)  # threshold 3.6e-7, Gram noise 2.6e-8
+    assert sp.spectrum(matrix, method="gram").numerical_rank() == 3
+    assert sp.spectrum(matrix.astype(np.float16), method="gram").numerical_rank() == 3
+
+
+def test_gram_refusal_in_a_batch():
+    good, bad = np.diag([4.0, 2.0, 1.0]), np.diag([4.0, 2.0, 0.4])
+    s = sp.spectrum(np.stack([good, good]), method="gram")
+    assert s.numerical_rank(rtol=0.1 + 1e-6).tolist() == [3, 3]
+    with pytest.raises(ValueError, match="gram"):
+        sp.spectrum(np.stack([good, bad]), method="gram").numerical_rank(rtol=0.1)
+
+
+# --- partial spectra -----------------------------------------------------------------------------------------
+
+
+MATRIX = np.random.default_rng(8).standard_normal((30, 20))
+TRUTH = np.linalg.svd(MATRIX, compute_uv=False)
+
+
+@pytest.fixture(scope="module")
+def topk():
+    return sp.spectrum(MATRIX, method="topk", k=4, rng=0)
+
+
+@pytest.fixture(scope="module")
+def slq():
+    return sp.spectrum(MATRIX, method="slq", rng=0)
+
+
+def test_topk_answers_what_it_can(topk):
+    assert topk.method == "topk"
+    np.testing.assert_allclose(topk.values, TRUTH[:4], rtol=1e-6)
+    assert topk.frobenius == pytest.approx(np.linalg.norm(MATRIX), rel=1e-13)
+    assert topk.stable_rank() == pytest.approx(oracle.stable_rank(TRUTH), rel=1e-6)
+    assert topk.schatten_norm("fro") == pytest.approx(np.linalg.norm(MATRIX), rel=1e-13)
+    assert topk.schatten_norm("spec") == pytest.approx(TRUTH[0], rel=1e-6)
+    for rank in range(5):
+        assert topk.distance_to_rank(rank) == pytest.approx(float(oracle.tail(TRUTH, rank)), rel=1e-6)
+    for rank in range(4):
+        cut = float((oracle.tail(TRUTH, rank) + oracle.tail(TRUTH, rank + 1)) / 2 / oracle.tail(TRUTH, 0))
+        assert topk.eps_rank(cut) == rank + 1 == oracle.eps_rank(TRUTH, cut)
+
+
+@pytest.mark.parametrize(
+    "reading",
+    [
+        lambda s: s.effective_rank(),
+        lambda s: s.effective_rank(weights="energy"),
+        lambda s: s.spectral_entropy(),
+        lambda s: s.spectral_entropy(order=2),
+        lambda s: s.spectral_entropy(normalize=True),
+        lambda s: s.participation_ratio(),
+        lambda s: s.nuclear_ratio(),
+        lambda s: s.schatten_norm("nuc"),
+        lambda s: s.schatten_norm(3),
+        lambda s: s.numerical_rank(),
+        lambda s: s.numerical_rank(rtol=1e-3),
+        lambda s: s.distance_to_rank(5),
+        lambda s: s.eps_rank(1e-3),
+        lambda s: s.eps_rank(0),
+    ],
+)
+def test_topk_refuses_the_rest_by_name(topk, reading):
+    with pytest.raises(ValueError, match="topk"):
+        reading(topk)
+
+
+@pytest.mark.parametrize(
+    "reading",
+    [
+        lambda s: s.effective_rank(weights="energy"),
+        lambda s: s.spectral_entropy(order=2),
+        lambda s: s.spectral_entropy(normalize=True),
+        lambda s: s.participation_ratio(),
+        lambda s: s.stable_rank(),
+        lambda s: s.nuclear_ratio(),
+        lambda s: s.schatten_norm("nuc"),
+        lambda s: s.schatten_norm(3),
+        lambda s: s.numerical_rank(),
+        lambda s: s.distance_to_rank(1),
+        lambda s: s.eps_rank(0.5),
+        lambda s: s.certified_rank(0.1),
+        sp.singular_values,
+    ],
+)
+def test_slq_refuses_the_rest_by_name(slq, reading):
+    with pytest.raises(ValueError, match="slq"):
+        reading(slq)
+
+
+def test_slq_has_no_values(slq):
+    assert slq.method == "slq"
+    assert slq.values.shape == (0,)
+    assert slq.shape == (30, 20)
+    assert slq.frobenius == pytest.approx(np.linalg.norm(MATRIX), rel=1e-12)
+
+
+def test_topk_certified_rank_is_still_a_lower_bound(topk):
+    found, refusal = oracle.attempt(lambda: topk.certified_rank(float(TRUTH[1])))
+    assert "topk" in refusal if refusal else found <= 1
+
+
+def test_topk_of_everything_and_of_one():
+    np.testing.assert_allclose(sp.spectrum(MATRIX, method="topk", k=20, rng=0).values, TRUTH, rtol=1e-6)
+    np.testing.assert_allclose(sp.spectrum(MATRIX.T, method="topk", k=1, rng=0).values, TRUTH[:1], rtol=1e-6)
+    np.testing.assert_allclose(sp.spectrum(MATRIX, method="topk", rng=0).values[0], TRUTH[0], rtol=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-300, 1e300, 1e-310])
+@pytest.mark.parametrize(
+    ("values", "k"),
+    [
+        ([1.0] * 12, 3),  # the Krylov space of one vector has one dimension
+        ([5.0, 5.0, 5.0, 1.0, 1.0, 1.0, 0.5, 0.1], 3),
+        ([5.0, 5.0, 5.0, 1.0, 1.0, 1.0, 0.5, 0.1], 5),
+        ([3.0, 0, 0, 0, 0, 0], 3),
+        ([0.0] * 6, 2),
+        ([1.0, 1.0 - 1e-9, 1.0 - 2e-9, 0.5, 0.25], 2),
+        ([1.0, 1e-9, 1e-18, 1e-27, 1e-36], 4),
+    ],
+)
+def test_topk_on_spectra_made_to_break_lanczos(values, k, scale):
+    matrix = np.diag(values) * scale
+    s = sp.spectrum(matrix, method="topk", k=k, rng=0)
+    truth = np.sort(np.diag(matrix))[::-1][:k]
+    assert s.values.shape == (k,)
+    np.testing.assert_allclose(s.values / scale, truth / scale, rtol=0, atol=1e-6)
+    assert np.all(np.abs(s.values - truth) <= s.error_bound + 1e-15 * scale + 5e-324)
+
+
+def test_topk_sees_through_a_flat_spectrum():
+    # Twenty steps of a power iteration give 93.3 here; the largest value is 95.9.
+    matrix = np.random.default_rng(0).standard_normal((512, 2048))
+    truth = np.linalg.svd(matrix, compute_uv=False)
+    s = sp.spectrum(matrix, method="topk", k=1, rng=0)
+    assert s.values[0] == pytest.approx(truth[0], rel=1e-6)
+    assert abs(s.values[0] - truth[0]) <= s.error_bound + 1e-12
+    assert sp.stable_rank(matrix) == pytest.approx(oracle.stable_rank(truth), rel=1e-6)
+
+
+@given(cases(max_side=10), st.integers(0, 2**32 - 1))
+def test_topk_values_never_exceed_the_frobenius_norm(case, seed):
+    k = min(case.matrix.shape)
+    s = sp.spectrum(case.matrix, method="topk", k=k, rng=seed)
+    truth = oracle.singular_values(case.matrix).astype(float)
+    np.testing.assert_allclose(s.values, truth, rtol=0, atol=1e-6 * truth[0])
+    for rank in range(k + 1):
+        distance = s.distance_to_rank(rank)
+        assert 0 <= distance <= s.frobenius * (1 + 1e-12)
+        assert distance == pytest.approx(float(oracle.tail(truth, rank)), abs=1e-6 * s.frobenius)
+
+
+# --- adversarial spectra, every full method --------------------------------------------------------------------
+
+
+ADVERSARIAL = {
+    "one huge, many tiny": np.r_[1.0, np.full(19, 1e-12)],
+    "two clusters": np.r_[np.full(10, 1.0), np.full(10, 1e-4)],
+    "geometric": 2.0 ** -np.arange(20),
+    "almost equal": 1 + 1e-13 * np.arange(20)[::-1],
+    "deficient": np.r_[np.ones(7), np.zeros(13)],
+    "power law": 1.0 / np.arange(1, 21),
+}
+
+
+@pytest.mark.parametrize("method", ["svd", "qr_svd", "gram"])
+@pytest.mark.parametrize("scale", [1.0, 1e-300, 1e300])
+@pytest.mark.parametrize("name", list(ADVERSARIAL))
+def test_readings_of_adversarial_spectra(name, scale, method):
+    values = ADVERSARIAL[name]
+    matrix = oracle.with_spectrum(np.random.default_rng(0), 30, 20, values) * scale
+    s = sp.spectrum(matrix, method=method)
+    coarse = method == "gram"
+    assert s.effective_rank() == pytest.approx(oracle.effective_rank(values), rel=1e-4 if coarse else 1e-9)
+    assert s.effective_rank(weights="energy") == pytest.approx(oracle.effective_rank(values, "energy"), rel=1e-9)
+    assert s.participation_ratio() == pytest.approx(oracle.participation_ratio(values), rel=1e-9)
+    assert s.stable_rank() == pytest.approx(oracle.stable_rank(values), rel=1e-9)
+    assert s.nuclear_ratio() == pytest.approx(oracle.nuclear_ratio(values), rel=1e-4 if coarse else 1e-9)
+    if not coarse:
+        assert s.numerical_rank() == oracle.numerical_rank(values, (30, 20))
+        assert s.numerical_rank(rtol=0, atol=1e-8 * scale) == int(np.sum(values > 1e-8))
+    assert s.numerical_rank(rtol=1e-3) == int(np.sum(values > 1e-3))
+    assert s.schatten_norm(2) / scale == pytest.approx(oracle.schatten_norm(values, 2), rel=1e-12)
+    assert s.distance_to_rank(5) / scale == pytest.approx(
+        float(oracle.tail(values, 5)), rel=1e-6, abs=1e-7 if coarse else 1e-13
+    )
