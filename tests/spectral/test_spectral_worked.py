@@ -24,7 +24,7 @@ def every_rank(a):
         "nuclear": sp.nuclear_ratio(a),
         "numerical": sp.numerical_rank(a),
         "eps": sp.eps_rank(a, 1e-12),
-        "exp entropy": math.exp(sp.spectral_entropy(a, order=0.5)) if sp.numerical_rank(a) else 0.0,
+        "exp entropy": math.exp(sp.spectral_entropy(a, order=2)) if sp.numerical_rank(a) else 0.0,
     }
 
 
