@@ -7,6 +7,7 @@ matplotlib back ends decide *how*. No back end knows a single measurement, and n
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -20,6 +21,7 @@ __all__ = [
     "ReferenceLine",
     "Series",
     "Verdict",
+    "abbreviate",
     "clean",
     "format_column",
     "format_value",
@@ -27,6 +29,9 @@ __all__ = [
 ]
 
 Verdict = Literal["ok", "warn", "alert", "unknown"]
+
+_LONGEST_WORD = 160
+_LONG_WORD = re.compile(rf"\S{{{_LONGEST_WORD + 1},}}")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -323,3 +328,13 @@ def clean(text: str) -> str:
     if text.isprintable():
         return text
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
+def abbreviate(text: str) -> str:
+    """Shorten every word beyond 160 characters to both of its ends, and say how much is left out."""
+    return _LONG_WORD.sub(_ends, text) if len(text) > _LONGEST_WORD else text
+
+
+def _ends(match: re.Match[str]) -> str:
+    word, kept = match.group(), _LONGEST_WORD // 4
+    return f"{word[: 2 * kept]}…({len(word) - 3 * kept} characters)…{word[-kept:]}"

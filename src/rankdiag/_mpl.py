@@ -1,0 +1,114 @@
+"""Plots with matplotlib, on the axes that are given and on nothing else."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Iterator
+from typing import Any
+
+from rankdiag._document import Plot, Series, clean, format_value
+from rankdiag._optional import optional
+from rankdiag._svg import PALETTE
+
+__all__ = ["draw"]
+
+_DASHES = ("-", (0, (5, 2)), (0, (1, 2)), (0, (5, 2, 1, 2)), (0, (8, 3)), (0, (3, 1, 1, 1)))
+_MARKERS = ("o", "s", "D", "^", "v", "P")
+_REFERENCE_DASHES = ((0, (4, 3)), (0, (1, 1.5)), (0, (6, 2, 1, 2)), (0, (9, 3)))
+
+
+def draw(plot: Plot, ax: Any = None) -> Any:
+    """Draw a plot with matplotlib.
+
+    Parameters
+    ----------
+    plot : Plot
+        What to draw.
+    ax : matplotlib.axes.Axes, optional
+        Axes to draw on; None makes one new figure, which is not shown.
+
+    Returns
+    -------
+    matplotlib.axes.Axes
+        The axes drawn on. Points that are not finite, or not positive on a log scale, leave gaps.
+
+    Raises
+    ------
+    MissingExtraError
+        If matplotlib is not installed.
+    TypeError
+        If `ax` is no matplotlib axes.
+    """
+    axes = optional("matplotlib.axes", extra="plot", feature="plot()").Axes
+    if ax is None:
+        ax = optional("matplotlib.pyplot", extra="plot", feature="plot()").subplots(layout="constrained")[1]
+    elif not isinstance(ax, axes):
+        raise TypeError(f"`ax` must be a matplotlib Axes or None; got {type(ax).__name__}")
+    before = len(ax.get_legend_handles_labels()[1])  # what was drawn here before keeps its own colours
+    bars = [series for series in plot.series if series.kind == "bars"]
+    for number, series in enumerate(plot.series):
+        _series(plot, series, before + number, bars, ax)
+    for number, line in enumerate(plot.lines):
+        if _drawable(line.value, plot.y_scale if line.axis == "y" else plot.x_scale):
+            across = ax.axhline if line.axis == "y" else ax.axvline
+            dash = _REFERENCE_DASHES[number % len(_REFERENCE_DASHES)]
+            label = _label(f"{line.label} ({format_value(float(line.value))})")
+            across(line.value, color="0.35", linewidth=1.2, linestyle=dash, zorder=1.5, label=label)
+    ax.set_xscale(plot.x_scale)
+    ax.set_yscale(plot.y_scale)
+    # Names come from files: a dollar sign in them is no formula.
+    ax.set_xlabel(clean(plot.x_label), parse_math=False)
+    ax.set_ylabel(clean(plot.y_label), parse_math=False)
+    ax.set_title(clean(plot.title), parse_math=False)
+    if ax.get_legend_handles_labels()[1]:
+        for text in ax.legend().get_texts():
+            text.set_parse_math(False)
+    return ax
+
+
+def _label(text: str) -> str:
+    """Return a label for a legend; matplotlib would leave out one that starts with an underscore."""
+    return f" {clean(text)}" if text.startswith("_") else clean(text)
+
+
+def _drawable(value: float, scale: str) -> bool:
+    return math.isfinite(value) and not (scale == "log" and value <= 0)
+
+
+def _series(plot: Plot, series: Series, number: int, bars: list[Series], ax: Any) -> None:
+    style = {"color": PALETTE[number % len(PALETTE)], "label": _label(series.label)}
+    pairs = list(_pairs(plot, series))
+    if series.kind == "bars":
+        _bars(pairs, [s is series for s in bars].index(True), len(bars), ax, style)
+        return
+    xs, ys = [x for x, _ in pairs], [y for _, y in pairs]
+    if series.kind == "points":
+        marker = _MARKERS[number % len(_MARKERS)]
+        ax.plot(xs, ys, marker=marker, markersize=4, linestyle="none", alpha=0.85, **style)
+        return
+    ax.plot(
+        xs,
+        ys,
+        linestyle=_DASHES[number % len(_DASHES)],
+        linewidth=1.6,
+        marker="o" if len(pairs) <= 60 and series.kind == "line" else None,
+        markersize=3,
+        drawstyle="steps-post" if series.kind == "steps" else "default",
+        **style,
+    )
+
+
+def _pairs(plot: Plot, series: Series) -> Iterator[tuple[float, float]]:
+    for x, y in zip(series.x, series.y, strict=True):
+        pair = (math.nan if x is None else float(x), math.nan if y is None else float(y))
+        good = _drawable(pair[0], plot.x_scale) and _drawable(pair[1], plot.y_scale)
+        yield pair if good else (math.nan, math.nan)
+
+
+def _bars(pairs: list[tuple[float, float]], place: int, count: int, ax: Any, style: dict[str, str]) -> None:
+    drawn = [pair for pair in pairs if math.isfinite(pair[0])]
+    places = sorted({x for x, _ in drawn})
+    width = 0.84 * min((b - a for a, b in itertools.pairwise(places)), default=1.0) / count
+    left = [x + width * (place - count / 2) for x, _ in drawn]
+    ax.bar(left, [y for _, y in drawn], width=width, align="edge", alpha=0.85, **style)
