@@ -10,8 +10,6 @@ import time
 from pathlib import Path
 from typing import Any
 
-from rankdiag._document import Document
-from rankdiag._files import write_text
 from rankdiag._optional import MissingExtraError
 from rankdiag.cli import sections
 
@@ -28,13 +26,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> int:
     """Run the demo and return its exit code: 4 only if no section could run."""
-    from rankdiag._html import render_page
+    from rankdiag.report import Section, to_text, write_html
 
     folder = Path(options.output)
     folder.mkdir(parents=True, exist_ok=True)
-    modules = found()
-    parts, missing = [], None
-    for module in modules:
+    parts: list[Section] = []
+    skipped: list[str] = []
+    missing = None
+    for module in found():
         sys.stderr.write(f"{module.TITLE} ...")
         sys.stderr.flush()
         start = time.perf_counter()
@@ -42,23 +41,19 @@ def run(options: argparse.Namespace) -> int:
             results = module.run(folder)
         except MissingExtraError as error:
             missing = error
+            skipped.append(f"{module.TITLE} ({error})")
             sys.stderr.write(" skipped\n")
-            parts.append(Document(title=module.TITLE, explanation=f"Skipped: {error}"))
             continue
         sys.stderr.write(f" {time.perf_counter() - start:.1f} s\n")
-        shown = tuple(result.document() for result in results)
-        parts.append(Document(title=module.TITLE, explanation=module.INTRO, sections=shown))
-        for result in results:
-            sys.stdout.write(result.summary(max_rows=8) + "\n\n")
-    if missing is not None and all(not part.sections for part in parts):
+        parts.append(Section(title=module.TITLE, intro=module.INTRO, results=results))
+    if missing is not None and not parts:
         raise missing
-    page = Document(
-        title="rankdiag demo",
-        explanation="Each section runs one room of rankdiag on data that ships with its dependencies.",
-        sections=tuple(parts),
-    )
-    path = write_text(folder / "report.html", render_page(page))
-    sys.stdout.write(f"The whole report: {path}\n")
+    intro = "Each section runs one room of rankdiag on data that ships with its dependencies, on this machine."
+    if skipped:
+        intro += f" Not shown: {'; '.join(skipped)}."
+    sys.stdout.write(to_text(parts, title="rankdiag demo", intro=intro, max_rows=8) + "\n")
+    path = write_html(parts, folder / "report.html", title="rankdiag demo", intro=intro)
+    sys.stdout.write(f"\nThe whole report: {path}\n")
     return 0
 
 
