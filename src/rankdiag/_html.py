@@ -33,8 +33,10 @@ _POLICY = "default-src 'none'; style-src 'unsafe-inline'; img-src data:; base-ur
 _WORDS: dict[Verdict, str] = {"ok": "✓ ok", "warn": "▲ warning", "alert": "■ alert", "unknown": "no verdict"}
 _HINT = "No threshold with a source applies, so nothing is judged."
 _TALL = 24  # rows from which a table scrolls in a box of its own
+_WIDE = 9  # columns up to which a table is printed upright
 _WRAPS = 32  # a cell with more characters than these may wrap
 _HINT_LENGTH = 4000
+_WORDY = 16  # a key number of more characters is text, and set smaller
 _BREAKS = re.compile(r"([._/])(?=\w)")  # where the name of a tensor may wrap
 _OPEN_NOTES = 6  # at most so many notes are shown unfolded
 _PREFIX = "\x00"  # stands for the prefix of ids until the rest is written; no escaped text can hold it
@@ -57,7 +59,7 @@ def render_fragment(document: Document, *, max_rows: int = 100) -> str:
     """
     body = "".join(_document(document, f"{_PREFIX}s", 3, max_rows))
     prefix = f"rankdiag-{hashlib.sha256(body.encode()).hexdigest()[:10]}-"
-    return f'<div class="rankdiag"><style>{VIEW}</style>{body.replace(_PREFIX, prefix)}</div>'
+    return f'<div class="rankdiag rankdiag-view"><style>{VIEW}</style>{body.replace(_PREFIX, prefix)}</div>'
 
 
 def render_page(
@@ -164,7 +166,8 @@ def _key_number(number: KeyNumber) -> str:
     unit = f' <span class="rankdiag-unit">{escape(number.unit)}</span>' if number.unit else ""
     doc = f'<dd class="rankdiag-read">{_prose(number.doc)}</dd>' if number.doc else ""
     value = _digits(number.value, escape(format_value(number.value)))
-    return f"<div><dt>{escape(number.label)}</dt><dd>{value}{unit}</dd>{doc}</div>"
+    kind = ' class="rankdiag-words"' if isinstance(number.value, str) and len(number.value) > _WORDY else ""
+    return f"<div><dt>{escape(number.label)}</dt><dd{kind}>{value}{unit}</dd>{doc}</div>"
 
 
 def _contents(page: Document) -> str:
@@ -190,7 +193,8 @@ def _entry(section: Document, ident: str) -> str:
 def _grid(grid: Grid, ident: str, level: int, max_rows: int) -> Iterator[str]:
     shown = rows_to_show(grid, max_rows)
     tall = " rankdiag-tall" if len(shown) > _TALL else ""
-    yield '<div class="rankdiag-table">'
+    wide = " rankdiag-wide" if len(grid.columns) > _WIDE else ""
+    yield f'<div class="rankdiag-table{wide}">'
     if grid.title:
         yield f'<h{level} id="{ident}">{escape(grid.title)}</h{level}>'
     label = f'aria-labelledby="{ident}"' if grid.title else 'aria-label="Table"'
@@ -223,7 +227,8 @@ def _column_name(column: Any) -> str:
 def _rows(grid: Grid, shown: list[int], texts: list[bool]) -> Iterator[str]:
     entries = [[grid.rows[row][index] for row in shown] for index in range(len(grid.columns))]
     columns = [
-        [_cell(value, cell) for value, cell in zip(column, format_column(column), strict=True)] for column in entries
+        [_cell(value, text, names=index == 0) for value, text in zip(column, format_column(column), strict=True)]
+        for index, column in enumerate(entries)
     ]
     opening = ['<td class="rankdiag-text">' if text else "<td>" for text in texts]
     for place, row in enumerate(shown):
@@ -232,19 +237,19 @@ def _rows(grid: Grid, shown: list[int], texts: list[bool]) -> Iterator[str]:
         yield f'<tr class="rankdiag-row-{level}">' if grave else "<tr>"
         for index, column in enumerate(columns):
             if index == 0:
-                name = _BREAKS.sub(r"\1<wbr/>", column[place])
-                yield f'<th scope="row"><div>{name}{f" {_badge(level)}" if grave else ""}</div></th>'
+                yield f'<th scope="row"><div>{column[place]}{_badge(level) if grave else ""}</div></th>'
             else:
                 yield f"{opening[index]}{column[place]}</td>"
         yield "</tr>"
 
 
-def _cell(value: Any, text: str) -> str:
+def _cell(value: Any, text: str, *, names: bool) -> str:
     """Write one cell; a long one may wrap, and one that is abbreviated shows its text when pointed at."""
+    shown = _BREAKS.sub(r"\1<wbr/>", escape(text)) if names else escape(text)
     if len(text) <= _WRAPS:
-        return _digits(value, escape(text))
+        return _digits(value, shown)
     whole = f' title="{html.escape(clean(text[:_HINT_LENGTH]))}"' if abbreviate(text) != text else ""
-    return f'<div class="rankdiag-long"{whole}>{escape(text)}</div>'
+    return f'<div class="rankdiag-long"{whole}>{shown}</div>'
 
 
 def _left_out(grid: Grid, shown: list[int]) -> str:

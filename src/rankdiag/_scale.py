@@ -9,6 +9,7 @@ import math
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 __all__ = ["Axis", "Tick", "fit"]
 
@@ -86,7 +87,12 @@ class Axis:
 
 
 def fit(
-    values: Iterable[float], marks: Sequence[float] = (), *, log: bool = False, zero: bool = False, margin: float = 0.0
+    values: Iterable[float],
+    marks: Sequence[float] = (),
+    *,
+    log: bool = False,
+    zero: Literal["always", "near", "never"] = "near",
+    margin: float = 0.0,
 ) -> tuple[Axis, list[bool]]:
     """Choose the range of an axis.
 
@@ -98,8 +104,9 @@ def fit(
         Reference lines; one that would squash the data stays outside.
     log : bool
         Whether the scale is logarithmic.
-    zero : bool
-        Whether bars stand on zero; without it, zero is included where it is near.
+    zero : {"always", "near", "never"}
+        Whether a linear range includes zero: bars stand on it; "near" does if the smallest value is below half
+        of the largest.
     margin : float
         Free room at either end, in units of the axis (decades on a log scale).
 
@@ -120,7 +127,7 @@ def fit(
         if _flat(low, high) or wide <= _SQUASH * (high / 2 - low / 2):
             low, high = min(low, line), max(high, line)
     whole = not log and all(value == math.floor(value) for value in drawn if math.isfinite(value)) and bool(places)
-    if not log and (zero or (not margin and 0 < low < 0.5 * high)):
+    if not log and (zero == "always" or (zero == "near" and 0 < low < 0.5 * high)):
         low, high = min(low, 0.0), max(high, 0.0)
     limit = sys.float_info.max
     low, high = _widen(low, high, log, margin)

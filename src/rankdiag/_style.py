@@ -40,6 +40,7 @@ _VIEW = """
 .R{background:var(--rankdiag-paper);color:var(--rankdiag-ink);
   font:15px/1.55 system-ui,-apple-system,"Segoe UI",Roboto,"Liberation Sans",sans-serif;
   overflow-wrap:break-word;text-align:left}
+.rankdiag-view.R{padding:.9rem 1.1rem 1.1rem}
 .R *{box-sizing:border-box}
 .R h1,.R h2,.R h3,.R h4,.R h5,.R h6{font-weight:600;line-height:1.25;margin:0;color:inherit;letter-spacing:-.008em}
 .R h1{font-size:1.9rem}
@@ -64,6 +65,7 @@ _VIEW = """
 .R .rankdiag-keys>div{border-top:2px solid var(--rankdiag-faint);padding-top:.45rem;min-width:0}
 .R .rankdiag-keys dt{color:var(--rankdiag-muted);font-size:.86rem;font-weight:400;margin:0}
 .R .rankdiag-keys dd{margin:0;font-size:1.42rem;font-weight:600;line-height:1.3;font-variant-numeric:tabular-nums}
+.R .rankdiag-keys dd.rankdiag-words{font-size:1rem;line-height:1.4}
 .R .rankdiag-keys dd.rankdiag-read{font-size:.82rem;font-weight:400;line-height:1.45;
   color:var(--rankdiag-muted);margin-top:.1rem}
 .R .rankdiag-unit{font-size:.62em;font-weight:400;color:var(--rankdiag-muted)}
@@ -93,10 +95,12 @@ _VIEW = """
 .R thead th[title]{cursor:help}
 .R tbody tr{background:none}
 .R tbody th{font-weight:400;text-align:left}
-.R th:first-child{position:sticky;left:0;padding-left:.2rem;text-align:left}
+.R th:first-child{position:sticky;left:0;padding-left:.2rem;text-align:left;
+  border-right:1px solid var(--rankdiag-faint)}
 .R th:first-child>div{max-width:min(25rem,42vw);margin-left:0;white-space:normal;overflow-wrap:anywhere}
 .R thead th:first-child{z-index:2}
-.R tbody th .rankdiag-badge{margin-left:.35em;font-size:.72rem}
+.R tbody th .rankdiag-badge{margin:0 .4em;font-size:.72rem;line-height:1.35;padding:0 .55em}
+.R tbody th .rankdiag-long{display:inline}
 .R .rankdiag-text{text-align:left}
 .R .rankdiag-long{max-width:24rem;white-space:normal;overflow-wrap:anywhere}
 .R tr:last-child>*{border-bottom:0}
@@ -122,10 +126,13 @@ _VIEW = """
 @media print{
 .R{font-size:9.5pt}
 .R .rankdiag-scroll,.R .rankdiag-tall{overflow:visible;max-height:none}
-.R table{font-size:6.8pt;min-width:0;width:100%}
-.R th,.R td{padding:.18rem .22rem;white-space:normal;overflow-wrap:anywhere}
-.R thead th,.R th:first-child{position:static}
-.R thead th>div{min-width:0}
+.R .rankdiag-wide{page:rankdiag-wide}
+.R table{font-size:7.5pt;width:100%}
+.R .rankdiag-wide table{font-size:6.2pt}
+.R th,.R td{padding:.16rem .25rem}
+.R thead th,.R th:first-child{position:static;white-space:normal}
+.R thead th>div{min-width:0;max-width:5rem}
+.R .rankdiag-long{max-width:9rem}
 .R tr,.R figure,.R .rankdiag-keys>div{break-inside:avoid}
 .R h1,.R h2,.R h3,.R h4,.R summary{break-after:avoid}
 .R details::details-content{content-visibility:visible;block-size:auto}
@@ -152,6 +159,7 @@ body.rankdiag-page{margin:0;padding:0 clamp(1rem,4vw,3rem) 3rem;min-height:100vh
 .rankdiag-page .rankdiag-skip:focus{left:1rem;top:.5rem;background:var(--rankdiag-paper);padding:.3rem .6rem;
   z-index:9}
 @page{margin:14mm 12mm}
+@page rankdiag-wide{size:landscape}
 @media print{body.rankdiag-page{padding:0}.rankdiag-page nav{display:none}.rankdiag-page header{padding-top:0}}
 """
 

@@ -12,7 +12,7 @@ import itertools
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from rankdiag._document import Plot, ReferenceLine, Series, abbreviate, clean, format_value
 from rankdiag._scale import Axis, fit
@@ -133,8 +133,10 @@ def _stage(plot: Plot) -> _Stage:
     level = [line for line in plot.lines if line.axis == "y"]
     bars = any(series.kind == "bars" for series in plot.series)
     room = _bar_room([x for x, _ in usable], x_log) if bars else 0.0
-    x_axis, x_inside = fit([x for x, _ in usable], [line.value for line in upright], log=x_log, margin=room)
-    y_axis, y_inside = fit([y for _, y in usable], [line.value for line in level], log=y_log, zero=bars)
+    x_values, y_values = [x for x, _ in usable], [y for _, y in usable]
+    x_axis, x_inside = fit(x_values, [line.value for line in upright], log=x_log, zero="never", margin=room)
+    zero: Literal["always", "near"] = "always" if bars else "near"
+    y_axis, y_inside = fit(y_values, [line.value for line in level], log=y_log, zero=zero)
     most = max(100, min(_MOST, 4 * _MOST // max(1, len(plot.series))))
     within = dict(zip(map(id, [*upright, *level]), [*x_inside, *y_inside], strict=True))
     return _Stage(
@@ -315,22 +317,38 @@ _HALO = "stroke:var(--rankdiag-paper,#fff);stroke-width:4;stroke-linejoin:round;
 
 
 def _upright_lines(stage: _Stage) -> tuple[list[str], int]:
-    """Draw vertical lines, with their labels above the plot in as many rows as keep them apart."""
+    """Draw vertical lines, with their labels above the plot in as many rows as keep them apart.
+
+    Labels on the left run to the right and the other way round; the outer ones lie higher, so that no line
+    crosses a label.
+    """
     lines = sorted((line for line in stage.lines if line.axis == "x"), key=lambda line: stage.x.at(line.value))
-    ends: list[float] = []  # where each row is taken up to, in px on a narrow screen
+    inner = [line for line in reversed(lines) if stage.x.at(line.value) < 0.5]
+    inner += [line for line in lines if stage.x.at(line.value) >= 0.5]
+    rows: list[list[tuple[float, float]]] = []
     parts, labels = [], []
-    for line in lines:
-        at = stage.x.at(line.value)
-        label = _shorten(line.label)
-        size = len(label) * _CHAR
-        start = min(max(0.0, at * _NARROW - size / 2), max(0.0, _NARROW - size))
-        row = next((n for n, end in enumerate(ends) if start >= end + 10), len(ends))
-        ends[row : row + 1] = [start + size]
-        anchor = "start" if at < 1 / 3 else ("end" if at > 2 / 3 else "middle")
-        x, y = _percent(at), -8 - row * _LINE
-        parts.append(f'<line x1="{x}" x2="{x}" y1="{y + 4:g}" y2="{_HEIGHT:g}" style="{_REFERENCE}"/>')
+    for line in inner:
+        at, label = stage.x.at(line.value), _shorten(line.label)
+        x, anchor, start = _beside(at, len(label) * _CHAR)
+        span = (start - 5, start + len(label) * _CHAR + 5)
+        free = (n for n, row in enumerate(rows) if all(span[1] <= low or high <= span[0] for low, high in row))
+        row = next(free, len(rows))
+        rows[row:] = [[*(rows[row] if row < len(rows) else []), span], *rows[row + 1 :]]
+        y = -8 - row * _LINE
+        place = _percent(at)
+        parts.append(f'<line x1="{place}" x2="{place}" y1="{y + 4:g}" y2="{_HEIGHT:g}" style="{_REFERENCE}"/>')
         labels.append(_label(line, label, x, 0, y, anchor))
-    return [*parts, *labels], len(ends)
+    return [*parts, *labels], len(rows)
+
+
+def _beside(at: float, size: float) -> tuple[str, str, float]:
+    """Return where the label of a vertical line is anchored, and where it starts in px on a narrow screen."""
+    place = at * _NARROW
+    if at < 0.5 and place + size <= _NARROW:
+        return _percent(at), "start", place
+    if at >= 0.5 and place >= size:
+        return _percent(at), "end", place - size
+    return ("0%", "start", 0.0) if at < 0.5 else ("100%", "end", _NARROW - size)
 
 
 def _level_lines(stage: _Stage) -> Iterator[str]:
