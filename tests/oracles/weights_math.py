@@ -1,4 +1,4 @@
-"""Tail fits, random-matrix baselines and convolution operators from their definitions; shares nothing with the library."""
+"""Tail fits, random-matrix baselines and convolution operators from their definitions, without the library."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def plain_tail_loop(evals):
 
 
 def mp_means(m, n):
-    """Means of t, t log t, t^2, t^2 log t^2 and t^4 over the Marchenko-Pastur law of t = s / sqrt(max(m, n)), by quad."""
+    """Means of powers and logarithms of t = s / sqrt(max(m, n)) over the Marchenko-Pastur law, by quad."""
     from scipy.integrate import quad
 
     y = min(m, n) / max(m, n)
@@ -82,7 +82,7 @@ def mp_means(m, n):
 
 
 def mp_effective_rank_series(m, n, terms=20000):
-    """Sigma effective rank of the limit law from its hypergeometric moments E t^(2s) = 2F1(-s, 1 - s; 2; y) at s = 1/2."""
+    """Sigma effective rank of the limit law from its moments E t^(2s) = 2F1(-s, 1 - s; 2; y) around s = 1/2."""
     y = min(m, n) / max(m, n)
     s = 0.5
     term, total = 1.0, 1.0

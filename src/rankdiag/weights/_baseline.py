@@ -130,7 +130,7 @@ class MarchenkoPastur(Result):
 
     def document(self) -> Document:
         """Return what this baseline shows: its numbers, and the density of the singular values."""
-        plots = ()
+        plots: tuple[Plot, ...] = ()
         if min(self.m, self.n) > 1 and self.std > 0:
             # Points crowd towards the edges, where the curve is steep.
             share = 0.5 - 0.5 * np.cos(np.linspace(0, np.pi, _CURVE))
@@ -200,7 +200,8 @@ def marchenko_pastur(m: int, n: int, *, std: float = 1.0) -> MarchenkoPastur:
     - stable rank :math:`p / (1 + \sqrt y)^2 = m n / (\sqrt m + \sqrt n)^2` (derived).
 
     Against sampled Gaussian matrices the sigma effective rank is within 3 % from 4 x 4 on, and within 1 % from
-    32 x 32 on; the stable rank converges more slowly (10 % at 32 x 32, 1 % at 512 x 512), as does the largest value.
+    32 x 32 on; the stable rank follows the largest value and converges more slowly (10 % above its limit at 32 x 32,
+    1.3 % at 512 x 512).
     Entries with heavy tails, or with a mean that is not 0, add values above the edge.
 
     How to read it: a layer whose effective rank is near the baseline looks random (untrained or frozen); values above
@@ -220,14 +221,14 @@ def marchenko_pastur(m: int, n: int, *, std: float = 1.0) -> MarchenkoPastur:
     >>> round(baseline.effective_rank_ratio, 4), round(baseline.participation_ratio), round(baseline.edge, 4)
     (0.8942, 600, 1.4071)
     """
-    std = real(std, "std", low=0.0)
+    small, large = _sides(m, n)
     edge = marchenko_pastur_edge(m, n, std)
-    small, large = sorted((integer(m, "m"), integer(n, "n")))
+    std = real(std, "std")
     effective_rank = marchenko_pastur_effective_rank(m, n)
     ratio = small / large
     return MarchenkoPastur(
-        m=integer(m, "m"),
-        n=integer(n, "n"),
+        m=int(m),
+        n=int(n),
         std=std,
         edge=edge,
         lower_edge=std * (large - small) / (math.sqrt(large) + math.sqrt(small)),
@@ -391,9 +392,9 @@ def mp_outliers(values: Any, shape: Sequence[int], std: float, *, margin: float 
 
     Notes
     -----
-    The largest value of a finite random matrix is spread around the edge by about :math:`p^{-2/3}` of it (Tracy and
-    Widom). With the margin of 2 %, that gives pure noise an outlier in about 6 % of square matrices of side 16 to 32,
-    4 % at 64, 1.5 % at 128, and none in practice from 512 on (measured on Gaussian matrices).
+    The largest value of a finite random matrix is spread around the edge by about :math:`p^{-2/3}` of it (Johnstone
+    2001). With the margin of 2 %, pure noise has an outlier in about 6 % of square matrices of side 16 to 32, 4 % at
+    64 and 1.5 % at 128, and practically never from 512 on (measured on Gaussian matrices).
 
     References
     ----------

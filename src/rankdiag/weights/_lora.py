@@ -57,9 +57,8 @@ def lora_delta_spectrum(B: Any, A: Any, *, scaling: float = 1.0) -> Spectrum:
     Notes
     -----
     With :math:`B = Q_B R_B` and :math:`A^T = Q_A R_A`, the update is :math:`Q_B (c R_B R_A^T) Q_A^T` with
-    orthonormal outer factors, so its non-zero singular values are those of the small matrix in the middle
-    (derived; the argument is that of Golub and Van Loan, "Matrix Computations", section 5.4.9). Products of
-    transposed factors, as adapters of embeddings store them, have the same values.
+    orthonormal outer factors, so its non-zero singular values are those of the small matrix in the middle (derived).
+    Products of transposed factors, as adapters of embeddings store them, have the same values.
 
     `error_bound` is relative to :math:`|c| \|B\|_2 \|A\|_2`, which is larger than the first value where the factors
     cancel each other.
@@ -167,5 +166,4 @@ def _factors(B: Any, A: Any) -> tuple[Floats, Floats]:
 def _triangle(tall: Floats) -> tuple[Floats, int]:
     """Triangular factor of `tall` divided by a power of two, and the exponent of that power."""
     exponent = int(np.frexp(np.abs(tall).max())[1])
-    triangle: Floats = np.linalg.qr(np.ldexp(tall, -exponent), mode="r")
-    return triangle, exponent
+    return np.asarray(np.linalg.qr(np.ldexp(tall, -exponent), mode="r")), exponent

@@ -124,11 +124,12 @@ def power_law_tail(evals: Any) -> TailFit:
     chosen from the same values makes the true uncertainty larger. Clauset, Shalizi and Newman ask for about 50
     values in the tail (section 3.2); below that the explanation of the result says so.
 
-    The search is exact: it gives the cut-off of the direct loop over all of them. All exponents come from one cumulative sum over logarithms of neighbouring values, where nothing
-    cancels. Distances are bounded from below at nine quantiles of each tail and computed in full only while the
-    bound is below the best one found; the place of the largest gap of each computed tail then sharpens the
-    bounds of all others. Usually five to ten tails of thousands are computed in full, and time is that of a sort
-    and about twenty exponentials a value; the worst case is that of the direct loop, O(n^2). Memory is O(n).
+    The search is exact: it gives the cut-off of the direct loop over all of them. All exponents come from one
+    cumulative sum over logarithms of neighbouring values, where nothing cancels. Distances are bounded from below at
+    nine quantiles of each tail and computed in full only while the bound is below the best one found; the place of
+    the largest gap of each computed tail then sharpens the bounds of all others. Usually five to ten tails of
+    thousands are computed in full, and time is that of a sort and about twenty exponentials a value; the worst case
+    is that of the direct loop, O(n^2). Memory is O(n).
 
     References
     ----------
