@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import threading
+import weakref
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -103,6 +104,7 @@ class _Handles:
         self._lock = threading.Lock()
         self._open: dict[str, list[int]] = {}  # file -> descriptor, number of users; least recently used first
         self._closed = False
+        weakref.finalize(self, _close_all, self._open)
 
     @contextmanager
     def use(self, file: str) -> Iterator[int]:
@@ -119,10 +121,10 @@ class _Handles:
 
     def _enter(self, file: str) -> int:
         stamp = self._stamps[file]
-        handle, found = open_regular(stamp.path)
+        handle, found = open_regular(stamp.path, stamp.shown)
         if found != stamp:
             os.close(handle)
-            raise CheckpointError(f"{stamp.path!r} has changed since it was opened; open the checkpoint again")
+            raise CheckpointError(f"{stamp.shown!r} has changed since it was opened; open the checkpoint again")
         return handle
 
     def _trim(self) -> None:
@@ -134,6 +136,11 @@ class _Handles:
         with self._lock:
             self._closed = True
             self._trim()
+
+
+def _close_all(slots: dict[str, list[int]]) -> None:
+    while slots:
+        os.close(slots.popitem()[1][0])
 
 
 class _Reader:

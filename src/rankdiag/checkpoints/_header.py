@@ -10,6 +10,7 @@ import json
 import math
 import os
 import stat
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,8 @@ from rankdiag.checkpoints._info import CheckpointError
 __all__ = ["DTYPES", "MAX_JSON", "Entry", "Stamp", "load_json", "open_regular", "read_header"]
 
 MAX_JSON = 100_000_000  # bytes; the limit that safetensors sets for its header, used for every JSON file here
-_MAX_AXES = 64
+_MAX_AXES = 32  # what every numpy can hold
+_MAX_SIZE = 1 << 60  # entries, empty axes left out: what can be counted in bytes
 
 # Code in the file -> name as torch spells it, bits of one entry.
 DTYPES = {
@@ -79,14 +81,29 @@ class Stamp:
     """Which file it was that the header came from; a later open must find the same."""
 
     path: str
+    shown: str
     device: int
     inode: int
     size: int
     mtime_ns: int
 
 
-def open_regular(path: str) -> tuple[int, Stamp]:
+def open_regular(path: str, shown: str) -> tuple[int, Stamp]:
     """Open a regular file for reading; the caller closes the descriptor.
+
+    Parameters
+    ----------
+    path : str
+        The file, without links.
+    shown : str
+        What to call it in messages.
+
+    Returns
+    -------
+    handle : int
+        Descriptor.
+    stamp : Stamp
+        Identity of the file.
 
     Raises
     ------
@@ -96,29 +113,25 @@ def open_regular(path: str) -> tuple[int, Stamp]:
         If it cannot be opened.
     """
     if not stat.S_ISREG(Path(path).stat().st_mode):  # opening a pipe would wait for a writer
-        raise CheckpointError(f"{path!r} must be a regular file")
+        raise CheckpointError(f"{shown!r} must be a regular file")
     handle = os.open(path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0))
-    try:
-        found = os.fstat(handle)
-        if not stat.S_ISREG(found.st_mode):
-            raise CheckpointError(f"{path!r} must be a regular file")
-    except BaseException:
-        os.close(handle)
-        raise
-    return handle, Stamp(path, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
+    found = os.fstat(handle)
+    return handle, Stamp(path, shown, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns)
 
 
-def load_json(raw: bytes, path: str, what: str) -> Any:
+def load_json(raw: bytes, shown: str, what: str, *, unique: bool = True) -> Any:
     """Parse JSON that a stranger wrote.
 
     Parameters
     ----------
     raw : bytes
         UTF-8 text.
-    path : str
+    shown : str
         The file, for messages.
     what : str
         What to call the text in messages.
+    unique : bool
+        Whether a key that one object holds twice is an error; otherwise the last one counts.
 
     Returns
     -------
@@ -128,33 +141,34 @@ def load_json(raw: bytes, path: str, what: str) -> Any:
     Raises
     ------
     CheckpointError
-        If it is no JSON, is nested too deeply, or one object holds a key twice.
+        If it is no JSON, is nested too deeply, or holds a key twice.
     """
 
-    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    def collect(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         found = dict(pairs)
-        if len(found) < len(pairs):
-            seen: set[str] = set()
-            twice = next(key for key, _ in pairs if key in seen or seen.add(key))  # type: ignore[func-returns-value]  # add gives None, which is false
-            raise CheckpointError(f"{path!r} is damaged: its {what} has the name {twice!r} twice")
+        if len(found) < len(pairs) and unique:
+            twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
+            raise CheckpointError(f"{shown!r} is damaged: its {what} has the name {twice!r} twice")
         return found
 
     try:
-        return json.loads(raw.decode("utf-8-sig"), object_pairs_hook=unique)
+        return json.loads(raw.decode("utf-8-sig"), object_pairs_hook=collect)
     except CheckpointError:
         raise
     except (ValueError, RecursionError) as error:
         detail = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-        raise CheckpointError(f"{path!r} is damaged: its {what} is no JSON ({detail})") from None
+        raise CheckpointError(f"{shown!r} is damaged: its {what} is no JSON ({detail})") from None
 
 
-def read_header(path: str) -> tuple[list[Entry], Stamp]:
+def read_header(path: str, shown: str) -> tuple[list[Entry], Stamp]:
     """Check the header of a safetensors file and return its tensors in the order of their bytes.
 
     Parameters
     ----------
     path : str
-        The file.
+        The file, without links.
+    shown : str
+        What to call it in messages.
 
     Returns
     -------
@@ -170,51 +184,51 @@ def read_header(path: str) -> tuple[list[Entry], Stamp]:
     OSError
         If the file cannot be opened.
     """
-    handle, stamp = open_regular(path)
+    handle, stamp = open_regular(path, shown)
     try:
         start = os.read(handle, 64)
-        _refuse_other_formats(start, path)
-        _ask_library(path)
+        _refuse_other_formats(start, shown)
+        _ask_library(path, shown)
         length = int.from_bytes(start[:8], "little")
         if length > min(MAX_JSON, stamp.size - 8):
             raise CheckpointError(
-                f"{path!r} is damaged: its header of {length} bytes does not fit a file of {stamp.size} bytes"
+                f"{shown!r} is damaged: its header of {length} bytes does not fit a file of {stamp.size} bytes"
             )
         os.lseek(handle, 8, os.SEEK_SET)
-        raw = _read_exactly(handle, length, path)
+        raw = _read_exactly(handle, length, shown)
     finally:
         os.close(handle)
-    header = load_json(raw, path, "header")
+    header = load_json(raw, shown, "header")
     if not isinstance(header, dict):
-        raise CheckpointError(f"{path!r} is damaged: its header must be an object; got {describe(header)}")
+        raise CheckpointError(f"{shown!r} is damaged: its header must be an object; got {describe(header)}")
     header.pop("__metadata__", None)
-    entries = [_entry(name, fields, 8 + length, path) for name, fields in header.items()]
+    entries = [_entry(name, fields, 8 + length, shown) for name, fields in header.items()]
     entries.sort(key=lambda entry: (entry.offset, entry.offset + entry.nbytes))
-    _require_cover(entries, 8 + length, stamp.size, path)
+    _require_cover(entries, 8 + length, stamp.size, shown)
     return entries, stamp
 
 
-def _read_exactly(handle: int, count: int, path: str) -> bytes:
+def _read_exactly(handle: int, count: int, shown: str) -> bytes:
     parts = []
     while count:
         part = os.read(handle, count)
         if not part:
-            raise CheckpointError(f"{path!r} is damaged: it ends inside its header")
+            raise CheckpointError(f"{shown!r} is damaged: it ends inside its header")
         parts.append(part)
         count -= len(part)
     return b"".join(parts)
 
 
-def _refuse_other_formats(start: bytes, path: str) -> None:
+def _refuse_other_formats(start: bytes, shown: str) -> None:
     if len(start) < 8:
-        raise CheckpointError(f"{path!r} is damaged: a safetensors file has at least 8 bytes; got {len(start)}")
+        raise CheckpointError(f"{shown!r} is damaged: a safetensors file has at least 8 bytes; got {len(start)}")
     if start.startswith(b"version https://git-lfs"):
-        raise CheckpointError(f"{path!r} is a Git LFS pointer, not the file itself; fetch it with `git lfs pull`")
+        raise CheckpointError(f"{shown!r} is a Git LFS pointer, not the file itself; fetch it with `git lfs pull`")
     if start.startswith((b"PK\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")) and start[8:9] != b"{":
-        raise CheckpointError(f"{path!r} is no safetensors file; it looks like one that torch.save or pickle wrote")
+        raise CheckpointError(f"{shown!r} is no safetensors file; it looks like one that torch.save or pickle wrote")
 
 
-def _ask_library(path: str) -> None:
+def _ask_library(path: str, shown: str) -> None:
     from safetensors import safe_open
 
     try:
@@ -223,10 +237,10 @@ def _ask_library(path: str) -> None:
     except OSError:
         raise
     except Exception as error:  # its own error class; a damaged header must not surface as anything else
-        raise CheckpointError(f"{path!r} is damaged: {error}") from None
+        raise CheckpointError(f"{shown!r} is damaged: {error}") from None
 
 
-def _entry(name: str, fields: Any, start: int, path: str) -> Entry:
+def _entry(name: str, fields: Any, start: int, shown: str) -> Entry:
     try:
         code, shape, (begin, end) = fields["dtype"], fields["shape"], fields["data_offsets"]
         sizes = [*shape, begin, end]
@@ -236,25 +250,25 @@ def _entry(name: str, fields: Any, start: int, path: str) -> Entry:
         legal = False
     if not legal or begin > end:
         raise CheckpointError(
-            f"{path!r} is damaged: dtype, shape or offsets of {name!r} are not valid ({fields!r:.200})"
+            f"{shown!r} is damaged: dtype, shape or offsets of {name!r} are not valid ({fields!r:.200})"
         )
-    if len(shape) > _MAX_AXES:
-        raise CheckpointError(f"{path!r} is damaged: {name!r} has {len(shape)} axes; at most {_MAX_AXES} are read")
+    if len(shape) > _MAX_AXES or math.prod(size for size in shape if size) > _MAX_SIZE:
+        raise CheckpointError(f"{shown!r} is damaged: {name!r} has the impossible shape {tuple(shape)!r:.200}")
     if math.prod(shape) * bits != 8 * (end - begin):
         raise CheckpointError(
-            f"{path!r} is damaged: {name!r} of shape {tuple(shape)} and dtype {code} has {end - begin} bytes; "
+            f"{shown!r} is damaged: {name!r} of shape {tuple(shape)} and dtype {code} has {end - begin} bytes; "
             f"{math.prod(shape) * bits / 8:g} are needed"
         )
     return Entry(name, tuple(shape), code, start + begin, end - begin)
 
 
-def _require_cover(entries: list[Entry], start: int, size: int, path: str) -> None:
+def _require_cover(entries: list[Entry], start: int, size: int, shown: str) -> None:
     """Every byte behind the header belongs to exactly one tensor."""
     for entry in entries:
         if entry.offset != start:
             word = "overlaps the tensor before it" if entry.offset < start else "leaves a gap before it"
-            raise CheckpointError(f"{path!r} is damaged: {entry.name!r} {word}")
+            raise CheckpointError(f"{shown!r} is damaged: {entry.name!r} {word}")
         start += entry.nbytes
     if start != size:
         word = "truncated" if size < start else "too long"
-        raise CheckpointError(f"{path!r} is damaged: {word}; its header asks for {start} bytes, the file has {size}")
+        raise CheckpointError(f"{shown!r} is damaged: {word}; its header asks for {start} bytes, the file has {size}")

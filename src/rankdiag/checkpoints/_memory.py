@@ -81,9 +81,10 @@ class ModuleSource(MemorySource):
     """
 
     def __init__(self, module: Any) -> None:
-        super().__init__(
-            module.state_dict(), location=type(module).__name__, format="module", config=_config_of(module)
-        )
+        tensors = module.state_dict()
+        if not tensors:
+            raise ValueError(f"`source` must hold at least one tensor; got a {type(module).__name__} without any")
+        super().__init__(tensors, location=type(module).__name__, format="module", config=_config_of(module))
         self._owners: dict[str, Any] = dict(module.named_modules(remove_duplicate=False))
 
     def module_of(self, name: str) -> Any:
@@ -91,10 +92,8 @@ class ModuleSource(MemorySource):
         self.info(name)
         path = name.rpartition(".")[0]
         owner = self._owners.get(path)
-        if type(owner).__name__ == "ParametrizationList":  # LAYER.parametrizations.WEIGHT.original
-            owner = self._owners.get(path.removesuffix(".parametrizations").rpartition(".parametrizations.")[0], owner)
-            if path.startswith("parametrizations."):
-                owner = self._owners.get("", owner)
+        if type(owner).__name__ == "ParametrizationList":  # it sits at LAYER.parametrizations.WEIGHT
+            owner = self._owners.get(path.rpartition("parametrizations.")[0].removesuffix("."), owner)
         return owner
 
     def module_kind(self, name: str) -> str | None:
@@ -126,7 +125,7 @@ def open_state_dict(tensors: Mapping[str, Any]) -> MemorySource:
         if not isinstance(name, str):
             raise TypeError(f"`source` must map names to tensors; got the key {describe(name)}")
     if not tensors:
-        raise ValueError("`source` must hold at least one tensor; got an empty mapping")
+        raise ValueError("`source` must hold at least one tensor; got an empty state dict")
     if not any(_is_array(value) for value in tensors.values()):
         inner = [
             name
@@ -175,8 +174,7 @@ def _unreadable(name: str, dtype: str, reason: str, shape: tuple[int, ...] = (),
 
 
 def _describe_numpy(name: str, array: Any) -> tuple[TensorInfo, Any]:
-    dtype = input_dtype(array)
-    dtype = array.dtype.name if array.dtype.kind != "V" or dtype == "bfloat16" else dtype
+    dtype = array.dtype.name
     reason = unreadable_reason(dtype)
     if isinstance(array, np.ma.MaskedArray):
         reason = "masked array: fill the masked entries first"
@@ -196,7 +194,7 @@ def _describe_numpy(name: str, array: Any) -> tuple[TensorInfo, Any]:
 def _describe_torch(name: str, tensor: Any, location: str) -> tuple[TensorInfo, Any]:
     import torch
 
-    dtype = str(tensor.dtype).removeprefix("torch.")
+    dtype = input_dtype(tensor)
     if torch.nn.parameter.is_lazy(tensor):
         return _unreadable(name, dtype, "parameter of a lazy module that has not run yet"), None
     if tensor.is_nested:
@@ -219,7 +217,7 @@ def _torch_reason(tensor: Any, name: str, location: str) -> str:
     if tensor.layout != torch.strided:
         return f"sparse tensor ({str(tensor.layout).removeprefix('torch.')})"
     if tensor.is_quantized:
-        return f"quantised tensor ({str(tensor.dtype).removeprefix('torch.')})"
+        return f"quantised tensor ({input_dtype(tensor)})"
     if tensor.device.type == "meta":
         raise ValueError(
             f"`source` must hold its weights; tensor {name!r} of {location!r} is on the meta device and has no data. "

@@ -105,7 +105,9 @@ def _open_path(source: str | os.PathLike[str], revision: str | None) -> TensorSo
     if not isinstance(text, str) or not text or "\0" in text:
         raise ValueError(f"`source` must be the path of a safetensors file or folder; got {describe(text)}")
     path = Path(text)
-    if path.exists() and revision is None:
+    if path.exists():
+        if revision is not None:
+            raise ValueError(f"`revision` is for repo ids of the hub; got {revision!r} with the path {text!r}")
         return open_path(path)
     from rankdiag.checkpoints._hub import fetch, looks_like_repo_id
 
@@ -115,4 +117,5 @@ def _open_path(source: str | os.PathLike[str], revision: str | None) -> TensorSo
         return open_path(folder, location=text, revision=commit)
     if revision is not None:
         raise ValueError(f"`revision` is for repo ids of the hub, 'org/name'; got {revision!r} with {text!r}")
-    raise FileNotFoundError(f"`source` must be a path that exists, or a repo id 'org/name'; got {text!r}")
+    hint = f", a path because the folder {str(path.parent)!r} exists" if is_repo else ""
+    raise FileNotFoundError(f"`source` must be a path that exists, or a repo id 'org/name'; got {text!r}{hint}")

@@ -6,7 +6,7 @@ import difflib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType, TracebackType
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -266,7 +266,7 @@ class TensorSource(ABC):
         """Give back file handles and references; closing twice is harmless."""
         self._closed = True
 
-    def __enter__(self) -> TensorSource:
+    def __enter__(self) -> Self:
         self._require_open()
         return self
 
