@@ -544,12 +544,9 @@ class Table(Result, Generic[RowT]):
         OSError
             If the file cannot be written.
         """
-        stream = io.StringIO()
-        writer = csv.writer(stream, lineterminator="\n")
-        writer.writerow([column.name for column in self.columns])
-        for row in self.rows:
-            writer.writerow([_csv_cell(getattr(row, column.name)) for column in self.columns])
-        text = stream.getvalue()
+        lines = [_csv_line([column.name for column in self.columns])]
+        lines += [_csv_line([_csv_cell(getattr(row, column.name)) for column in self.columns]) for row in self.rows]
+        text = "\n".join([*lines, ""])
         if path is not None:
             write_text(path, text)
         return text
@@ -562,6 +559,12 @@ class Table(Result, Generic[RowT]):
             cells = [_markdown_cell(format_value(getattr(row, column.name))) for column in self.columns]
             lines.append("| " + " | ".join(cells) + " |")
         return "\n".join(lines)
+
+
+def _csv_line(cells: list[Any]) -> str:
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="\r\n").writerow(cells)  # it quotes only those line ends that it writes itself
+    return stream.getvalue()[:-2]
 
 
 def _csv_cell(value: Any) -> Any:

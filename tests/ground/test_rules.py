@@ -1,9 +1,8 @@
-"""Rules: their grammar, what meets them, and that a missing value is never passed in silence."""
+"""Rules on results: one grammar for flags and gates."""
 
-from __future__ import annotations
-
+import dataclasses
+import math
 import operator
-from dataclasses import dataclass
 from typing import ClassVar
 
 import pytest
@@ -14,97 +13,111 @@ from rankdiag._document import Column
 from rankdiag._result import Result, Table, Threshold
 from rankdiag._rules import flag, parse_rule, rule_columns
 
-OPERATORS = {
-    "<": operator.lt,
-    "<=": operator.le,
-    ">": operator.gt,
-    ">=": operator.ge,
-    "==": operator.eq,
-    "!=": operator.ne,
-}
+OPS = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge, "==": operator.eq, "!=": operator.ne}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True)
+class Layer:
     name: str
     ratio: float | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Rows(Table[Row]):
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Layers(Table[Layer]):
+    tag: ClassVar[str] = "groundtest.Layers"
     columns: ClassVar[tuple[Column, ...]] = (Column(name="name"), Column(name="ratio"))
+    rows: tuple[Layer, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class Scalar(Result):
-    value: float = 0.0
+@dataclasses.dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class One(Result):
+    tag: ClassVar[str] = "groundtest.One"
+    number: float = 1.0
 
 
-def table(*values: float | None) -> Rows:
-    return Rows(rows=tuple(Row(name=f"row{i}", ratio=value) for i, value in enumerate(values)))
+@given(st.sampled_from(sorted(OPS)), st.floats(allow_nan=False), st.sampled_from(["", " ", "  "]))
+def test_comparisons_are_read_exactly(op, value, space):
+    rule = parse_rule(f"{space}ratio{space}{op}{space}{value!r}{space}")
+    assert (rule.quantity, rule.op, rule.value, rule.severity) == ("ratio", op, value, "alert")
+    assert rule.source == "set by the user"
 
 
-@given(
-    op=st.sampled_from(sorted(OPERATORS)),
-    bound=st.floats(allow_nan=False, allow_infinity=False),
-    values=st.lists(st.floats(allow_nan=False, allow_infinity=False), max_size=6),
-    space=st.sampled_from(["", " ", "  "]),
-)
-def test_a_rule_finds_exactly_the_rows_that_meet_it(op: str, bound: float, values: list[float], space: str) -> None:
-    found = flag(table(*values), [f"ratio{space}{op}{space}{bound!r}"])
-    assert [finding.name for finding in found] == [
-        f"row{i}" for i, value in enumerate(values) if OPERATORS[op](value, bound)
-    ]
-    assert all(finding.severity == "alert" and finding.threshold is not None for finding in found)
-
-
-@pytest.mark.parametrize("value", [None, float("nan")])
-def test_a_missing_value_is_a_finding_of_its_own(value: float | None) -> None:
-    (finding,) = flag(table(value), ["ratio < 1"])
-    assert finding.severity == "unknown"
-    assert "was not checked" in finding.sentence
-
-
-def test_words_read_the_verdict() -> None:
-    warned, alerted = Scalar(verdict="warn", explanation="look"), Scalar(verdict="alert", explanation="look")
-    assert [len(flag(result, ["warn"])) for result in (Scalar(), warned, alerted)] == [0, 1, 1]
-    assert [len(flag(result, ["alert"])) for result in (Scalar(), warned, alerted)] == [0, 0, 1]
-
-
-def test_a_field_of_a_plain_result_can_be_named() -> None:
-    assert len(flag(Scalar(value=2.0), ["value > 1"])) == 1
-    with pytest.raises(ValueError, match=r"`rules` must name fields of Scalar; got 'other'"):
-        flag(Scalar(), ["other > 1"])
-
-
-def test_a_threshold_keeps_its_severity_and_source() -> None:
-    bound = Threshold(quantity="ratio", op=">", value=1.0, severity="warn", source="a paper")
-    (finding,) = flag(table(2.0), [bound])
-    assert finding.severity == "warn"
-    assert finding.threshold is bound
+def test_words():
+    assert parse_rule(" alert ") == "alert"
+    assert parse_rule("warn") == "warn"
 
 
 @pytest.mark.parametrize(
-    "text", ["", "ratio", "ratio <", "< 1", "ratio < x", "ratio < nan", "ratio ~ 1", "Warn", "a b < 1"]
+    ("text", "words"),
+    [
+        ("", "must be 'alert', 'warn' or COLUMN OP NUMBER"),
+        ("ratio", "COLUMN OP NUMBER"),
+        ("ratio < ", "COLUMN OP NUMBER"),
+        ("ratio = 1", "COLUMN OP NUMBER"),
+        ("ratio < 1 2", "COLUMN OP NUMBER"),
+        ("1 < ratio", "COLUMN OP NUMBER"),
+        ("ratio < x", "must end in a number; got 'x'"),
+        ("ratio < nan", "must end in a number"),
+        ("nothing < 1", "one of the columns ratio; got 'nothing'"),
+    ],
 )
-def test_what_is_no_rule_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match="`rule` must"):
-        parse_rule(text)
+def test_what_is_no_rule_is_refused(text, words):
+    with pytest.raises(ValueError, match=f"`rule`.*{words}"):
+        parse_rule(text, columns=("ratio",))
 
 
-def test_unknown_columns_are_refused_with_the_list() -> None:
-    with pytest.raises(ValueError, match="name, ratio"):
-        parse_rule("rate < 1", columns=rule_columns(Rows))
-    with pytest.raises(ValueError, match="name, ratio"):
-        flag(table(1.0), ["rate < 1"])
-
-
-@pytest.mark.parametrize("rules", ["ratio < 1", 3, None])
-def test_rules_must_be_a_sequence(rules: object) -> None:
-    with pytest.raises(TypeError, match="`rules` must be a sequence of rules"):
-        flag(table(1.0), rules)  # type: ignore[arg-type]  # wrong on purpose
-
-
-def test_a_rule_must_be_a_string() -> None:
+def test_a_rule_is_a_text():
     with pytest.raises(TypeError, match="`rule` must be a string"):
-        flag(table(1.0), [3])  # type: ignore[list-item]  # wrong on purpose
+        parse_rule(3)
+
+
+@given(
+    st.lists(st.none() | st.floats(allow_nan=True), max_size=5),
+    st.sampled_from(sorted(OPS)),
+    st.floats(allow_nan=False, allow_infinity=False),
+)
+def test_every_row_is_compared_or_said_to_have_no_value(values, op, bound):
+    table = Layers(rows=tuple(Layer(name=f"l{i}", ratio=value) for i, value in enumerate(values)))
+    found = flag(table, [f"ratio {op} {bound!r}"])
+    expected = []
+    for index, value in enumerate(values):
+        if value is None or math.isnan(value):
+            expected.append((f"l{index}", "unknown"))
+        elif OPS[op](value, bound):
+            expected.append((f"l{index}", "alert"))
+    assert [(finding.name, finding.severity) for finding in found] == expected
+
+
+def test_findings_carry_their_threshold():
+    table = Layers(rows=(Layer(name="a", ratio=0.01), Layer(name="b", ratio=0.5)))
+    bound = Threshold(quantity="ratio", op="<", value=0.05, severity="warn", source="a paper")
+    (finding,) = flag(table, [bound])
+    assert (finding.name, finding.severity, finding.value, finding.threshold) == ("a", "warn", 0.01, bound)
+    assert finding.sentence == "a: ratio 0.01 < 0.05"
+
+
+def test_results_without_rows():
+    assert flag(One(number=2.0), ["number > 1"])[0].value == 2.0
+    assert flag(One(number=0.0), ["number > 1"]) == ()
+    with pytest.raises(ValueError, match="`rules` must name fields of One"):
+        flag(One(), [Threshold(quantity="nothing", op="<", value=1.0)])
+
+
+def test_verdicts():
+    assert flag(One(verdict="warn"), ["alert"]) == ()
+    assert flag(One(verdict="warn", explanation="why"), ["warn"])[0].sentence == "why"
+    assert flag(One(verdict="alert"), ["warn"])[0].severity == "alert"
+    assert flag(One(verdict="ok"), ["warn", "alert"]) == ()
+
+
+@pytest.mark.parametrize("rules", ["alert", b"x", 3, None])
+def test_rules_are_a_sequence(rules):
+    with pytest.raises(TypeError, match="`rules` must be a sequence"):
+        flag(One(), rules)
+
+
+def test_names_that_rules_may_use():
+    assert rule_columns(Layers) == rule_columns(Layers()) == ("name", "ratio")
+    assert rule_columns(One()) == ()
+    with pytest.raises(ValueError, match="columns among name, ratio"):
+        flag(Layers(), [Threshold(quantity="nothing", op="<", value=1.0)])
