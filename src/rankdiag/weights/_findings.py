@@ -110,4 +110,6 @@ def collapsed(rows: Iterable[WeightRow]) -> list[Finding]:
 
 
 def _others(group: Sequence[WeightRow], row: WeightRow) -> list[float]:
-    return [other.effective_rank_ratio for other in group if other is not row and other.effective_rank_ratio is not None]
+    return [
+        other.effective_rank_ratio for other in group if other is not row and other.effective_rank_ratio is not None
+    ]

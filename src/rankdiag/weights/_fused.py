@@ -73,7 +73,7 @@ def _layout(value: Any) -> FusedLayout:
     return tuple(layout)
 
 
-def runs_of(layout: FusedLayout, total: int) -> dict[str, tuple[Runs, ...]]:
+def runs_of(layout: FusedLayout, total: int) -> dict[str, Runs]:
     """Return the positions of each part along an axis of length `total`.
 
     Raises
@@ -92,7 +92,7 @@ def runs_of(layout: FusedLayout, total: int) -> dict[str, tuple[Runs, ...]]:
         )
     found, offset = {}, 0
     for part, length in layout:
-        found[part] = (Runs(offset, length, period, total),)
+        found[part] = Runs(offset, length, period, total)
         offset += length
     return found
 

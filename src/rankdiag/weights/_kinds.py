@@ -23,6 +23,7 @@ __all__ = ["Inventory", "Piece", "canonical_name", "classify"]
 
 NOT_A_MATRIX = "bias/norm, not a matrix"
 
+_GROUPS_UNKNOWN = "; groups are not stored and were taken as 1"
 _PACKED = re.compile(r"weight_(ih|hh)(_l\d+(?:_reverse)?)?$")
 _NORM_PARTS = {"weight_g": "weight_v", "original0": "original1"}
 _EMBEDDING = re.compile(r"(embed|(^|\.)(wte|wpe|shared)(\.|$)|relative_attention_bias)", re.IGNORECASE)
@@ -212,13 +213,19 @@ def _weight_norm(name: str, inventory: Inventory) -> list[Piece] | None:
                 name=name,
                 tensors=(other, name),
                 kind="weight-normalised",
-                matricization=text if groups == 1 else f"{text}; {groups} groups, values pooled",
+                matricization=text + _groups_text(groups, len(info.shape) > 2 and inventory.owner(name) is None),
                 shape=info.shape,
                 dtype=info.dtype,
                 view=NormedView(other, name, info.shape, kept, groups if info.shape[0] % groups == 0 else 1),
             )
         ]
     return None
+
+
+def _groups_text(groups: int, unknown: bool) -> str:
+    if unknown:
+        return _GROUPS_UNKNOWN
+    return f"; {groups} groups, values pooled" if groups > 1 else ""
 
 
 def _groups_of(name: str, inventory: Inventory) -> int:
@@ -253,7 +260,7 @@ def _two_axes(
         piece = _piece(name, info, kind, matricization, StoredView(name, shape), (cut,) if cut else ())
         return [piece]
     pieces = []
-    for part, (runs,) in cut.items():
+    for part, runs in cut.items():
         view = StoredView(name, shape, columns=runs) if stored_in_out else StoredView(name, shape, rows=runs)
         how = "neighbouring" if runs.period == runs.total else "interleaved"
         pieces.append(_piece(f"{name}[{part}]", info, kind, f"part {part} ({how}): {matricization}", view))
@@ -342,7 +349,7 @@ def _cut(
     stored_in_out: bool,
     inventory: Inventory,
     pairs: Mapping[re.Pattern[str], FusedLayout | None],
-) -> dict[str, tuple[Runs, ...]] | str:
+) -> dict[str, Runs] | str:
     """Return the parts of a fused matrix, or why it stays whole ("" if nobody asked)."""
     component = _module_of(name)
     out, inner = (shape[1], shape[0]) if stored_in_out else shape
@@ -437,4 +444,4 @@ def _geometry(name: str, shape: tuple[int, ...], inventory: Inventory) -> tuple[
     transposed = by_bias or bool(_TRANSPOSED.search(name))
     if shape[1] == 1 and shape[0] > 1 and _DEPTHWISE.search(name) and not transposed:
         return transposed, shape[0], "; one group a row, as the name says"
-    return transposed, 1, "; groups are not stored and were taken as 1"
+    return transposed, 1, _GROUPS_UNKNOWN

@@ -293,7 +293,9 @@ def findings_grid(findings: Sequence[Finding]) -> Grid:
     return Grid(
         title="Findings",
         columns=(Column(name="finding"), Column(name="severity")),
-        rows=tuple((finding.sentence, "note" if finding.severity == "unknown" else finding.severity) for finding in findings),
+        rows=tuple(
+            (finding.sentence, "note" if finding.severity == "unknown" else finding.severity) for finding in findings
+        ),
         levels=tuple(finding.severity for finding in findings),
     )
 

@@ -17,9 +17,10 @@ from rankdiag.weights._adapters import adapter_pairs, pair_pieces
 from rankdiag.weights._findings import NON_FINITE, ZERO_WEIGHT, collapsed, plain_findings
 from rankdiag.weights._fused import FusedLayout, check_pairs
 from rankdiag.weights._kinds import Inventory, Piece, classify
-from rankdiag.weights._measure import Bound, Measured, Options, measure
+from rankdiag.weights._measure import measure
 from rankdiag.weights._report import WeightReport, explain
 from rankdiag.weights._row import MEASURED, PROFILES, WeightRow
+from rankdiag.weights._subject import Bound, Measured, Options
 from rankdiag.weights._views import Reader
 
 if TYPE_CHECKING:
@@ -61,7 +62,9 @@ class Choices:
                 ", ".join(name for name in MEASURED if name in options.wanted),
             ),
             "method": options.method,
-            "conv": self.conv if self.input_size is None else f"{self.conv} on {self.input_size[0]}x{self.input_size[1]}",
+            "conv": self.conv
+            if self.input_size is None
+            else f"{self.conv} on {self.input_size[0]}x{self.input_size[1]}",
             "baseline": options.baseline,
             "max_bytes": options.max_bytes,
             **({} if self.select is None else {"select": self.select.pattern}),
@@ -83,7 +86,7 @@ def check_choices(
     n_jobs: Any,
 ) -> Choices:
     """Check the options that both reports share."""
-    mode = choice(conv, "conv", ("flatten", "slices", "fft"))
+    mode: Literal["flatten", "slices", "fft"] = choice(conv, "conv", ("flatten", "slices", "fft"))
     size = None
     if input_size is not None:
         if isinstance(input_size, (str, bytes)) or not isinstance(input_size, Sequence) or len(input_size) != 2:
@@ -152,7 +155,9 @@ def inventory_of(source: TensorSource, module: Any, choices: Choices) -> Invento
     found = Inventoried(inventory, [], {}, {})
     selected = [name for name in inventory.infos if choices.select is None or choices.select.search(name)]
     if choices.select is not None and not selected:
-        raise ValueError(f"`select` must match a tensor; {choices.select.pattern!r} finds none of {len(inventory.infos)}")
+        raise ValueError(
+            f"`select` must match a tensor; {choices.select.pattern!r} finds none of {len(inventory.infos)}"
+        )
     wanted = set(selected)
     updates = _updates(inventory, choices, wanted, found)
     for name, info in inventory.infos.items():
@@ -167,9 +172,7 @@ def inventory_of(source: TensorSource, module: Any, choices: Choices) -> Invento
     return found
 
 
-def _updates(
-    inventory: Inventory, choices: Choices, wanted: set[str], found: Inventoried
-) -> dict[str, list[Piece]]:
+def _updates(inventory: Inventory, choices: Choices, wanted: set[str], found: Inventoried) -> dict[str, list[Piece]]:
     """Return the updates of adapters under the name of the tensor they are listed at; their other tensor has none."""
     if choices.lora == "factors":
         return {}
@@ -298,9 +301,7 @@ def weight_report(
         verdict=worst([finding.severity for finding in findings]),
         explanation=explain(rows, findings, found.skipped),
         thresholds=(NON_FINITE, ZERO_WEIGHT),
-        meta=Meta(
-            definition=DEFINITION, base="e", n=len(rows), seed=seed, skipped=found.skipped, details=details
-        ),
+        meta=Meta(definition=DEFINITION, base="e", n=len(rows), seed=seed, skipped=found.skipped, details=details),
     )
 
 

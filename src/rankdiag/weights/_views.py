@@ -91,13 +91,16 @@ class Reader:
         """Return a tensor in its stored shape, float32 or float64."""
         if self._array is None or self._name != name:
             self._array = None  # let the last one go before the next one comes
-            self._array, self._name = self.source.read(name), name
+            array: NDArray[Any] = self.source.read(name)
+            self._array, self._name = array, name
+            return array
         return self._array
 
     def entry(self, name: str, index: int, size: int) -> NDArray[Any]:
         """Return entry `index` of a stack along its first axis, flat; going through in order reads it once."""
         if self.small(name):
-            return self.whole(name)[index].reshape(-1)
+            flat: NDArray[Any] = self.whole(name)[index].reshape(-1)
+            return flat
         if self._stack is None or self._stack[0] != name or self._stack[1] > index:
             # A block as large as one entry holds exactly one.
             self._stack = (name, 0, self.source.blocks(name, axis=0, max_bytes=8 * size))
