@@ -55,8 +55,9 @@ def draw(plot: Plot, ax: Any = None) -> Any:
             dash = _REFERENCE_DASHES[number % len(_REFERENCE_DASHES)]
             label = _label(f"{line.label} ({format_value(float(line.value))})")
             across(line.value, color="0.35", linewidth=1.2, linestyle=dash, zorder=1.5, label=label)
-    ax.set_xscale(plot.x_scale)
-    ax.set_yscale(plot.y_scale)
+    if any(x == x for series in plot.series for x, _ in _pairs(plot, series)):  # no log scale without data
+        ax.set_xscale(plot.x_scale)
+        ax.set_yscale(plot.y_scale)
     # Names come from files: a dollar sign in them is no formula.
     ax.set_xlabel(clean(plot.x_label), parse_math=False)
     ax.set_ylabel(clean(plot.y_label), parse_math=False)

@@ -121,10 +121,11 @@ def fit(
     places = [place for place in (_place(value, log) for value in drawn) if math.isfinite(place)]
     lines = [_place(mark, log) for mark in marks]
     usable = places or [line for line in lines if math.isfinite(line)] or [0.0, 1.0]
-    low, high = min(usable), max(usable)
+    low, high = least, most = min(usable), max(usable)
     for line in sorted((line for line in lines if math.isfinite(line)), key=lambda line: abs(line / 2 - low / 2)):
-        wide = max(high, line) / 2 - min(low, line) / 2
-        if _flat(low, high) or wide <= _SQUASH * (high / 2 - low / 2):
+        if _flat(least, most):
+            low, high = least, most = min(least, line), max(most, line)
+        elif max(most, line) / 2 - min(least, line) / 2 <= _SQUASH * (most / 2 - least / 2):
             low, high = min(low, line), max(high, line)
     whole = not log and all(value == math.floor(value) for value in drawn if math.isfinite(value)) and bool(places)
     if not log and (zero == "always" or (zero == "near" and 0 < low < 0.5 * high)):

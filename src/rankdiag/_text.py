@@ -8,7 +8,17 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from rankdiag._document import Document, Grid, KeyNumber, Verdict, clean, format_column, format_value, rows_to_show
+from rankdiag._document import (
+    Document,
+    Grid,
+    KeyNumber,
+    Verdict,
+    abbreviate,
+    clean,
+    format_column,
+    format_value,
+    rows_to_show,
+)
 
 __all__ = ["clean", "display_width", "render_text"]
 
@@ -41,7 +51,7 @@ def render_text(document: Document, *, width: int = 100, max_rows: int = 30) -> 
 
 def _lines(document: Document, width: int, max_rows: int) -> list[str]:
     mark = _MARKS[document.verdict]
-    lines = _wrap(f"{clean(document.title)} {mark}".rstrip(), width)
+    lines = _prose(f"{document.title} {mark}", width)
     if document.explanation:
         lines += _prose(document.explanation, width)
     if document.key_numbers:
@@ -58,17 +68,17 @@ def _lines(document: Document, width: int, max_rows: int) -> list[str]:
 
 
 def _key_numbers(numbers: Sequence[KeyNumber], width: int) -> list[str]:
-    labels = [clean(number.label) for number in numbers]
-    values = [f"{clean(format_value(number.value))} {clean(number.unit)}".rstrip() for number in numbers]
+    labels = [_shorten(clean(number.label), width // 2) for number in numbers]
+    values = [clean(abbreviate(f"{format_value(number.value)} {number.unit}".rstrip())) for number in numbers]
     left, middle = max(map(display_width, labels)), max(map(display_width, values))
-    start = 2 + left + _GAP + middle + _GAP
+    doc_start = 2 + left + _GAP + middle + _GAP
     lines = []
     for label, value, number in zip(labels, values, numbers, strict=True):
-        line = f"  {_pad(label, left)}{' ' * _GAP}{value}"
-        if number.doc and width - start >= _DOC_WIDTH:
-            lines += _prose(number.doc, width, first=_pad(line, start), rest=" " * start)
+        start = f"  {_pad(label, left)}{' ' * _GAP}"
+        if number.doc and width - doc_start >= _DOC_WIDTH:
+            lines += _prose(number.doc, width, first=_pad(start + value, doc_start), rest=" " * doc_start)
         else:
-            lines.append(line)
+            lines += _wrap(value, width, first=start, rest=" " * display_width(start))
     return lines
 
 
@@ -116,9 +126,7 @@ def _rows_left_out(grid: Grid, shown: list[int]) -> str:
         return text
     kept = set(shown)
     grave = sum(level in {"alert", "warn"} and row not in kept for row, level in enumerate(grid.levels))
-    return (
-        f"{text}, {grave} of them with an alert or a warning" if grave else f"{text}, none with an alert or a warning"
-    )
+    return f"{text}, {grave or 'none'} of them with an alert or a warning"
 
 
 def _strip(grid: Grid, index: int, shown: list[int], width: int) -> _Strip:
@@ -230,7 +238,7 @@ def _take(text: str, width: int) -> str:
 
 
 def _prose(text: str, width: int, *, first: str = "", rest: str = "") -> list[str]:
-    return _wrap(clean(" ".join(text.split())), width, first=first, rest=rest)
+    return _wrap(clean(abbreviate(" ".join(text.split()))), width, first=first, rest=rest)
 
 
 def _wrap(text: str, width: int, *, first: str = "", rest: str = "") -> list[str]:
