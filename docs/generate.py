@@ -77,7 +77,7 @@ def front_door(folder: Path) -> None:
         homes = [room for room in rooms() if name in importlib.import_module(f"rankdiag.{room}").__all__]
         if homes:
             kind = "class" if inspect.isclass(value) else "func"
-            summary = inspect.getdoc(value).splitlines()[0]
+            summary = (inspect.getdoc(value) or "").partition("\n")[0]
             lines.append(f"   * - :py:{kind}:`rankdiag.{name} <rankdiag.{homes[0]}.{name}>`\n     - {summary}")
         else:
             own.append(name)
