@@ -34,7 +34,7 @@ class Browser:
         ours_in, theirs_out = os.pipe()
         # Chromium reads commands from descriptor 3 and writes answers to 4.
         script = f'exec "$@" 3<&{theirs_in} 4>&{theirs_out}'
-        command = ["sh", "-c", script, "sh", PROGRAM, *_FLAGS, f"--user-data-dir={profile}", "about:blank"]
+        command = ["bash", "-c", script, "bash", PROGRAM, *_FLAGS, f"--user-data-dir={profile}", "about:blank"]
         quiet = subprocess.DEVNULL
         self._process = subprocess.Popen(command, pass_fds=(theirs_in, theirs_out), stdout=quiet, stderr=quiet)
         os.close(theirs_in)
