@@ -1,9 +1,10 @@
 # %% [markdown]
 # # Effective rank of every layer while a network learns digits
 #
-# A small network is trained on scikit-learn's digits from a small initialisation. Every few steps each weight
-# matrix is decomposed once and read several times. Directions are learned one after another: the effective
-# rank falls from that of a random matrix to a few directions and then climbs as further ones are picked up.
+# A small network is trained on scikit-learn's digits from a small initialisation. Every ten steps each weight
+# matrix is decomposed once and read several times. At first every layer looks like a random matrix. As soon as
+# learning sets in, a few directions outgrow the rest: the stable rank falls to a handful, and the effective rank
+# to about half of what it was, where it stays.
 #
 # Run it with `python examples/training_effective_rank.py`; it writes `effective_rank.png` into the folder
 # named as its first argument, or into a temporary one.
