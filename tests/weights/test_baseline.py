@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from oracles.weights_math import entropy_rank, mp_effective_rank_series, mp_means
 from rankdiag._result import result_from_json
+from rankdiag.testing import fuzz
 from rankdiag.weights._baseline import (
     MarchenkoPastur,
     marchenko_pastur,
@@ -342,3 +343,19 @@ def test_shuffling_reads_torch_and_keeps_its_dtype(dtype):
 def test_bad_arguments_of_shuffling_are_named(matrix, options, name, error):
     with pytest.raises(error, match=f"`{name}`"):
         shuffled_spectrum(matrix, **options)
+
+
+@pytest.mark.parametrize(
+    ("call", "arguments"),
+    [
+        (marchenko_pastur, {"m": 3, "n": 4}),
+        (marchenko_pastur_edge, {"m": 3, "n": 4, "std": 1.0}),
+        (marchenko_pastur_effective_rank, {"m": 3, "n": 4}),
+        (marchenko_pastur(5, 6).density, {"s": [0.5, 1.0, 2.0]}),
+        (mp_outliers, {"values": [3.0, 2.0], "shape": (4, 5), "std": 1.0}),
+        (shuffled_spectrum, {"matrix": [[1.0, 2.0], [3.0, 4.0]], "rng": 0}),
+    ],
+    ids=lambda value: getattr(value, "__name__", ""),
+)
+def test_bad_and_extreme_values_are_read_or_refused_by_name(call, arguments):
+    fuzz(call, arguments=arguments).raise_for_violations()

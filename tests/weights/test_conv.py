@@ -13,6 +13,7 @@ from oracles.spectral import singular_values as exact_values
 from oracles.weights_math import circular_convolution_matrix
 from rankdiag import _array
 from rankdiag._result import result_from_json
+from rankdiag.testing import fuzz
 from rankdiag.weights import _conv
 from rankdiag.weights._conv import conv_spectrum
 
@@ -178,6 +179,18 @@ def test_blocks_do_not_show(monkeypatch):
         )
 
 
+def test_memory_is_what_the_refusal_counts(monkeypatch):
+    import tracemalloc
+
+    monkeypatch.setattr(_conv, "_BLOCK", 1 << 18)
+    weight = kernel(4, 8, 8, 3, 3)
+    tracemalloc.start()
+    s = conv_spectrum(weight, mode="fft", input_size=(150, 150))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 1.2 * _conv._BYTES * s.values.size
+
+
 def test_huge_images_are_refused_before_work():
     with pytest.raises(ValueError, match=r"`input_size` \(1000000, 1000000\).*GB"):
         conv_spectrum(np.ones((8, 8, 3, 3)), mode="fft", input_size=(10**6, 10**6))
@@ -322,12 +335,20 @@ FINE = np.ones((2, 2, 3, 3))
         (FINE, {"mode": "slices", "input_size": (4, 4)}, "input_size", ValueError),
         (FINE, {"groups": 0}, "groups", ValueError),
         (FINE, {"groups": 3}, "groups", ValueError),
+        (np.ones((3, 2, 3)), {"groups": 2}, "groups", ValueError),
         (FINE, {"groups": 1.0}, "groups", TypeError),
     ],
 )
 def test_bad_arguments_are_named(weight, options, name, error):
     with pytest.raises(error, match=f"`{name}`"):
         conv_spectrum(weight, **options)
+
+
+@pytest.mark.parametrize(("mode", "size"), [("flatten", None), ("slices", None), ("fft", (3, 4))])
+def test_bad_and_extreme_values_are_read_or_refused_by_name(mode, size):
+    arguments = {"weight": kernel(11, 2, 2, 3, 3), "mode": mode, "input_size": size}
+    extra = {"weight": [np.full((2, 1, 2, 2), x) for x in (5e-324, 1e-300, 1e300, 1e308, -0.0)]}
+    fuzz(conv_spectrum, arguments=arguments, extra=extra).raise_for_violations()
 
 
 def test_unknown_options_are_refused():

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from oracles.spectral import singular_values as exact_values
 from rankdiag._result import result_from_json
 from rankdiag.spectral import spectrum
+from rankdiag.testing import fuzz
 from rankdiag.weights._lora import lora_delta_spectrum, lora_factor_spectra
 
 
@@ -93,6 +94,10 @@ def test_factors_of_extreme_size_meet_in_the_middle():
     assert small.error_bound >= 5e-324
     with pytest.raises(ValueError, match=r"`B`, `A` and `scaling`.*beyond float64"):
         lora_delta_spectrum(np.ldexp(b, 600), np.ldexp(a, 600))
+    eye = np.ldexp(np.eye(4), 511)
+    assert lora_delta_spectrum(eye, eye).frobenius == 2.0**1023
+    with pytest.raises(ValueError, match="beyond float64"):  # every value is within, their norm is not
+        lora_delta_spectrum(eye, eye, scaling=3.0)
 
 
 @given(shapes, st.integers(0, 999))
@@ -235,6 +240,13 @@ def test_bad_factors_are_named(call, b, a, name, error):
 def test_bad_scalings_are_named(scaling, error):
     with pytest.raises(error, match="`scaling`"):
         lora_delta_spectrum(FINE, FINE, scaling=scaling)
+
+
+@pytest.mark.parametrize("call", [lora_delta_spectrum, lora_factor_spectra])
+def test_bad_and_extreme_values_are_read_or_refused_by_name(call):
+    b, a = factors(10, 3, 2, 4)
+    extra = {"B": [b * x for x in (5e-324, 1e-300, 1e300)], "A": [a * x for x in (5e-324, 1e-300, 1e300)]}
+    fuzz(call, arguments={"B": b, "A": a}, extra=extra).raise_for_violations()
 
 
 def test_unknown_options_are_refused():

@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from oracles.weights_math import plain_tail_loop, tail_fits
 from rankdiag._result import result_from_json
+from rankdiag.testing import fuzz
 from rankdiag.weights import _tail
 from rankdiag.weights._tail import TailFit, power_law_tail
 
@@ -270,6 +271,12 @@ def test_what_is_refused_is_named(values, error, words):
     with pytest.raises(error, match="`evals`") as caught:
         power_law_tail(values)
     assert words in str(caught.value)
+
+
+def test_bad_and_extreme_values_are_read_or_refused_by_name():
+    ramp = np.arange(1.0, 25.0)
+    extra = [ramp * x for x in (5e-324, 1e-310, 1e-300, 1e300, 7e306)] + [np.append(ramp, [5e-324, 1.7e308])]
+    fuzz(power_law_tail, arguments={"evals": ramp}, extra={"evals": extra}).raise_for_violations()
 
 
 def test_the_result_says_how_to_read_it():

@@ -22,7 +22,8 @@ Floats = NDArray[np.float64]
 
 _EPS = 2.0**-52
 _TINY = 5e-324  # the smallest positive float64: what a subnormal value may be off by
-_BLOCK = 1 << 26  # bytes of transfer matrices held at a time
+_LARGEST = 2**53  # sides that float64 holds exactly
+_BLOCK = 1 << 24  # bytes of transfer matrices held at a time
 _BYTES = 48  # what a value and its copies take until they are sorted into a spectrum
 _DEFINITIONS = {
     "flatten": "singular values of the kernel as a matrix: out x (in * kernel positions)",
@@ -105,7 +106,7 @@ def conv_spectrum(
 
     ``"flatten"`` and ``"slices"`` cost a decomposition of the matrices named. ``"fft"`` costs about h w / 2
     complex decompositions of (out, in) / groups, and as memory the values with their sorted copies (about 48 bytes
-    a value, checked against this machine beforehand) and 64 MB of transfer matrices at a time.
+    a value, checked against this machine beforehand) and some 16 MB blocks of transfer matrices.
 
     References
     ----------
@@ -129,29 +130,29 @@ def conv_spectrum(
 
     mode = choice(mode, "mode", ("flatten", "slices", "fft"))
     array = as_float64(weight, "weight", min_ndim=3, expected="a kernel (out, in, k...)")
-    parts = integer(groups, "groups", low=1)
     out, inner = array.shape[0], array.shape[1]
+    parts = integer(groups, "groups", low=1, high=out)
     if out % parts:
         raise ValueError(f"`groups` must divide the {out} output channels of `weight`; got {parts}")
-    grouped = array.reshape(parts, out // parts, *array.shape[1:])
     details: dict[str, Any] = {"mode": mode, "groups": parts}
+    size = (1, 1)
     if mode == "fft":
-        height, width = _image(array.shape, parts, input_size)
-        details["input_size"] = (height, width)
-        found = _operator(grouped, height, width)
+        details["input_size"] = size = _image(array.shape, parts, input_size)
     elif input_size is not None:
-        raise ValueError(f"`input_size` must be left out unless mode='fft'; got {input_size!r} with mode={mode!r}")
-    elif mode == "flatten" and parts == 1:
-        found = spectrum(array.reshape(out, -1))
-    elif mode == "flatten":
+        raise ValueError(
+            f"`input_size` must be left out unless mode='fft'; got {describe(input_size)} with mode={mode!r}"
+        )
+    exponent = int(np.frexp(np.abs(array).max())[1])
+    grouped = np.ldexp(array, -exponent).reshape(parts, out // parts, *array.shape[1:])  # no sum can overflow
+    if mode == "fft":
+        found = _operator(grouped, *size)
+    elif mode == "slices":
+        found = _pool(spectrum(np.moveaxis(grouped.reshape(parts, out // parts, inner, -1), -1, 1)))
+    elif parts > 1:
         found = _pool(spectrum(grouped.reshape(parts, out // parts, -1)))
     else:
-        found = _pool(spectrum(np.moveaxis(grouped.reshape(parts, out // parts, inner, -1), -1, 1)))
-    dtype = input_dtype(weight)
-    meta = dataclasses.replace(
-        found.meta, definition=_DEFINITIONS[mode], dtype=dtype, details={**found.meta.details, **details}
-    )
-    return dataclasses.replace(found, input_dtype=dtype, meta=meta)
+        found = spectrum(grouped.reshape(out, -1))
+    return _finish(found, exponent, input_dtype(weight), _DEFINITIONS[mode], details)
 
 
 def _image(shape: tuple[int, ...], groups: int, input_size: Any) -> tuple[int, int]:
@@ -163,7 +164,7 @@ def _image(shape: tuple[int, ...], groups: int, input_size: Any) -> tuple[int, i
         raise TypeError(f"`input_size` must be two integers (h, w); got {describe(input_size)}")
     if len(input_size) != 2:
         raise ValueError(f"`input_size` must be two integers (h, w); got {len(input_size)} entries")
-    height, width = (integer(side, "input_size", low=1) for side in input_size)
+    height, width = (integer(side, "input_size", low=1, high=_LARGEST) for side in input_size)
     count = height * width * min(shape[0], shape[1] * groups)
     need, have = _BYTES * count, memory_limit()
     if need > have:
@@ -185,30 +186,44 @@ def _pool(found: Spectrum) -> Spectrum:
     )
 
 
+def _finish(found: Spectrum, exponent: int, dtype: str, definition: str, details: dict[str, Any]) -> Spectrum:
+    """Multiply a spectrum by a power of two and say what it is of."""
+    with np.errstate(over="ignore", under="ignore"):
+        values = np.ldexp(found.values, exponent)
+        frobenius = float(np.ldexp(found.frobenius, exponent))
+        bound = float(np.ldexp(found.error_bound, exponent)) + (_TINY if found.values[0] else 0.0)
+    if not math.isfinite(frobenius):
+        raise ValueError("`weight` has entries so large that its norm is beyond float64; divide it by a constant first")
+    meta = dataclasses.replace(
+        found.meta,
+        definition=definition,
+        dtype=dtype,
+        details={**found.meta.details, "error_bound": bound, **details},
+    )
+    return dataclasses.replace(
+        found, values=values, frobenius=frobenius, error_bound=bound, input_dtype=dtype, meta=meta
+    )
+
+
 def _operator(kernel: Floats, height: int, width: int) -> Spectrum:
     """Spectrum of the circular convolution with a kernel (groups, out, in, kh, kw) of one group each."""
     from rankdiag.spectral import Spectrum, spectrum
 
-    exponent = int(np.frexp(np.abs(kernel).max())[1])
-    scaled = np.ldexp(kernel, -exponent)  # sums over the kernel cannot overflow
     found, bound = [], 0.0
-    for matrices, twice in _transfer(scaled, height, width):
+    for matrices, twice in _transfer(kernel, height, width):
         part = spectrum(matrices)
         bound = max(bound, float(np.max(part.error_bound)))
         found.append(part.values.ravel())
         if twice.any():
             found.append(part.values[:, twice].ravel())
-    with np.errstate(over="ignore", under="ignore"):
-        values = np.ldexp(np.concatenate(found), exponent)
-        # A transfer matrix is a sum with kh + kw roundings on each entry's way, beside those of its factors.
-        kh, kw = kernel.shape[-2:]
-        summed = float(np.linalg.norm(np.abs(scaled).sum(axis=(-2, -1)), axis=(-2, -1)).max())
-        bound = math.ldexp(bound + 2 * (kh + kw + 4) * _EPS * summed, exponent) + _TINY
-    if not np.isfinite(values).all():
-        raise ValueError("`weight` has entries so large that a singular value is beyond float64; scale it down first")
-    blocks = height * width * kernel.shape[0]
+    # A transfer matrix is a sum with kh + kw roundings on each entry's way, beside those of its factors.
+    groups, out, inner, kh, kw = kernel.shape
+    summed = float(np.linalg.norm(np.abs(kernel).sum(axis=(-2, -1)), axis=(-2, -1)).max())
+    blocks = height * width * groups
     return Spectrum.from_values(
-        values, shape=(blocks * kernel.shape[1], blocks * kernel.shape[2]), error_bound=bound if values.any() else 0.0
+        np.concatenate(found),
+        shape=(blocks * out, blocks * inner),
+        error_bound=bound + 2 * (kh + kw + 4) * _EPS * summed,
     )
 
 

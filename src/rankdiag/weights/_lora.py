@@ -91,9 +91,10 @@ def lora_delta_spectrum(B: Any, A: Any, *, scaling: float = 1.0) -> Spectrum:
     size = float(singular_values(r_left)[0] * singular_values(r_right)[0]) * digits
     m, r, n = left.shape[0], left.shape[1], right.shape[1]
     with np.errstate(over="ignore", under="ignore"):
+        norm = float(np.ldexp(np.linalg.norm(values), exponent))
         values = np.ldexp(values, exponent)
         bound = float(np.ldexp(8 * max(m, r, n) * _EPS * size, exponent)) + (_TINY if size else 0.0)
-    if not (np.isfinite(values).all() and math.isfinite(bound)):
+    if not (math.isfinite(norm) and math.isfinite(bound)):
         raise ValueError("`B`, `A` and `scaling` have a product beyond float64; lower the scaling")
     dtype = max(input_dtype(B), input_dtype(A), key=machine_eps)
     found = Spectrum.from_values(values, shape=(m, n), input_dtype=dtype, error_bound=bound)
