@@ -23,6 +23,8 @@ __all__ = [
     "rescale",
     "sqrt_clipped",
     "svd_bound",
+    "tall",
+    "to_working",
 ]
 
 Floats = NDArray[np.float64]
@@ -47,7 +49,7 @@ class Decomposition(NamedTuple):
     values: Floats
     bound: Floats
     frobenius: Floats
-    method: str
+    method: Literal["svd", "qr_svd", "gram", "topk", "slq", "values"]
 
 
 def binary_exponent(array: NDArray[Any]) -> NDArray[np.int64]:
@@ -128,7 +130,7 @@ def prefers_qr(shape: tuple[int, int]) -> bool:
     return 1.3 <= max(shape) / min(shape) < 1.9
 
 
-def _tall(array: NDArray[Any]) -> NDArray[Any]:
+def tall(array: NDArray[Any]) -> NDArray[Any]:
     return array if array.shape[-2] >= array.shape[-1] else np.swapaxes(array, -1, -2)
 
 
@@ -145,10 +147,10 @@ def _svdvals(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def _gram(array: NDArray[Any]) -> NDArray[Any]:
-    tall = _tall(array)
+    long = tall(array)
     total: NDArray[Any] | None = None
-    for start in range(0, tall.shape[-2], _GRAM_ROWS):
-        block = tall[..., start : start + _GRAM_ROWS, :]
+    for start in range(0, long.shape[-2], _GRAM_ROWS):
+        block = long[..., start : start + _GRAM_ROWS, :]
         adjoint = np.swapaxes(block.conj() if block.dtype.kind == "c" else block, -1, -2)
         product = adjoint @ block
         if total is None:
@@ -186,9 +188,9 @@ def full_decomposition(
     if method == "gram":
         values = sqrt_clipped(np.linalg.eigvalsh(_gram(work)))
     elif method == "qr_svd":
-        values = _svdvals(np.linalg.qr(_tall(work), mode="r"))
+        values = _svdvals(np.asarray(np.linalg.qr(tall(work), mode="r")))
     else:
-        values = _svdvals(_tall(work))
+        values = _svdvals(tall(work))
     values = np.maximum(values.astype(np.float64), 0.0)
     rule = gram_bound if method == "gram" else svd_bound
     bound = rule(values[..., 0], shape, eps)

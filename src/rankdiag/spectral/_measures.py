@@ -8,7 +8,6 @@ gives 0 everywhere.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,29 +18,33 @@ __all__ = [
     "eps_rank",
     "nuclear_ratio",
     "participation_ratio",
+    "ratio",
     "relative",
     "renyi_entropy",
     "schatten_norm",
     "stable_rank",
     "tail_norms",
+    "without_noise",
 ]
 
 Floats = NDArray[np.float64]
 
 
-def relative(values: Floats) -> Floats:
-    """Return the values divided by the largest; zeros stay zeros."""
-    top = values[..., :1]
-    out = np.zeros_like(values)
-    np.divide(values, top, out=out, where=top > 0)
-    return out
-
-
-def _divide(numerator: Floats, denominator: Floats) -> Floats:
-    """Divide where the spectrum is not zero; 0 elsewhere."""
-    out = np.zeros_like(numerator)
+def ratio(numerator: Floats, denominator: Floats) -> Floats:
+    """Divide where the denominator is positive; 0 elsewhere, which is what a spectrum of zeros reads."""
+    out = np.zeros(np.broadcast_shapes(numerator.shape, denominator.shape))
     np.divide(numerator, denominator, out=out, where=denominator > 0)
     return out
+
+
+def relative(values: Floats) -> Floats:
+    """Return the values divided by the largest; zeros stay zeros."""
+    return ratio(values, values[..., :1])
+
+
+def without_noise(values: Floats, bound: Floats) -> Floats:
+    """Return the values with those below the error bound set to 0."""
+    return np.where(values < np.asarray(bound)[..., None], 0.0, values)
 
 
 def _log(x: Floats) -> Floats:
@@ -63,14 +66,14 @@ def effective_rank(values: Floats, energy: bool) -> Floats:
     t, logs = _weights(values, energy)
     total = t.sum(axis=-1)
     # exp(H) = S * exp(-sum(t log t) / S): no rounding at all when all values are equal
-    exact: Floats = total * np.exp(-_divide((t * logs).sum(axis=-1), total))
+    exact: Floats = total * np.exp(-ratio((t * logs).sum(axis=-1), total))
     return exact
 
 
 def renyi_entropy(values: Floats, energy: bool, order: float) -> Floats:
     """Return the Renyi entropy of any order >= 0 (1 is Shannon, infinity the min-entropy), in nats."""
     t, logs = _weights(values, energy)
-    alive = relative(values) > 0
+    alive = values > 0
     total = t.sum(axis=-1)
     log_total = _log(total)
     if order == 0.0:
@@ -82,7 +85,7 @@ def renyi_entropy(values: Floats, energy: bool, order: float) -> Floats:
         log_p = logs - log_total[..., None]
         shift = order - 1.0
         gain = np.expm1(shift * log_p) / shift if shift else log_p
-        deficit = _divide(np.where(alive, t * gain, 0.0).sum(axis=-1), total)
+        deficit = ratio(np.where(alive, t * gain, 0.0).sum(axis=-1), total)
         near: Floats = -np.log1p(shift * deficit) / shift if shift else -deficit
         return np.maximum(near, 0.0)
     power_sum = np.where(alive, np.exp(order * logs), 0.0).sum(axis=-1)
@@ -93,7 +96,7 @@ def renyi_entropy(values: Floats, energy: bool, order: float) -> Floats:
 def participation_ratio(values: Floats) -> Floats:
     """Return (sum s^2)^2 / sum s^4."""
     t = relative(values) ** 2
-    return _divide(t.sum(axis=-1) ** 2, (t * t).sum(axis=-1))
+    return ratio(t.sum(axis=-1) ** 2, (t * t).sum(axis=-1))
 
 
 def stable_rank(values: Floats) -> Floats:
@@ -138,11 +141,11 @@ def eps_rank(values: Floats, eps: float) -> Floats:
     if eps >= 1.0:
         return np.zeros(values.shape[:-1])
     tails = _tails_upward(values)
-    kept: Any = tails > eps * tails[..., -1:]
-    return kept.sum(axis=-1).astype(np.float64)
+    kept = tails > eps * tails[..., -1:]
+    return np.asarray(kept.sum(axis=-1), dtype=np.float64)
 
 
 def count_above(values: Floats, threshold: Floats | float) -> Floats:
     """Return how many values exceed a threshold."""
     limit = np.asarray(threshold, dtype=np.float64)[..., None]
-    return (values > limit).sum(axis=-1).astype(np.float64)
+    return np.asarray((values > limit).sum(axis=-1), dtype=np.float64)

@@ -4,24 +4,24 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
 from rankdiag._array import as_float64, machine_eps
-from rankdiag._document import Document, KeyNumber, Plot, ReferenceLine, Series
+from rankdiag._document import Document
 from rankdiag._result import Meta, Result
 from rankdiag._validate import boolean, choice, describe, integer, real, string
 from rankdiag.spectral import _measures
-from rankdiag.spectral._decompose import EPS32, Decomposition
+from rankdiag.spectral._decompose import EPS32, EPS64, Decomposition
+from rankdiag.spectral._options import Weights, is_energy, rank_tolerances, schatten_power
 
-__all__ = ["METHODS", "Count", "Method", "Reading", "Spectrum", "Weights", "make_spectrum"]
+__all__ = ["Count", "Method", "Reading", "Spectrum", "make_spectrum", "rank_is_settled"]
 
 Floats = NDArray[np.float64]
 Method = Literal["svd", "qr_svd", "gram", "topk", "slq", "values"]
-METHODS: tuple[Method, ...] = ("svd", "qr_svd", "gram", "topk", "slq", "values")
-Weights = Literal["sigma", "energy"]
+_METHODS: tuple[Method, ...] = ("svd", "qr_svd", "gram", "topk", "slq", "values")
 # One matrix gives a plain number, a stack an array; the second is Any because no annotation can tell them apart.
 Reading = float | Any
 Count = int | Any
@@ -54,9 +54,11 @@ class Spectrum(Result):
     effective_rank_low, effective_rank_high : float, ndarray or None
         Bracket of the sigma effective rank, ``"slq"`` only.
     effective_rank_stderr : float, ndarray or None
-        Standard error over the probes, to be added to both sides of the bracket.
+        Standard error over the probes, by which either end of the bracket may be off; ``"slq"`` only.
     probes : int or None
         Number of probe vectors, ``"slq"`` only.
+    seed : int or None
+        Seed that repeats a ``"topk"`` or ``"slq"`` spectrum; None if nothing random was used, or a generator given.
     meta : Meta
         Definition, method, error bound, arithmetic, seed.
     verdict : str
@@ -88,21 +90,22 @@ class Spectrum(Result):
     effective_rank_high: float | NDArray[np.float64] | None = None
     effective_rank_stderr: float | NDArray[np.float64] | None = None
     probes: int | None = None
+    seed: int | None = None
 
     def __post_init__(self) -> None:
-        method = choice(self.method, "method", METHODS)
+        method = choice(self.method, "method", _METHODS)
         values = _checked_values(self.values, allow_empty=method == "slq")
-        m, n = _checked_shape(self.shape)
-        if method in {"svd", "qr_svd", "gram"} and values.shape[-1] != min(m, n):
-            raise ValueError(f"`values` must hold min{(m, n)} entries for {method!r}; got shape {values.shape}")
+        shape = checked_shape(self.shape)
+        if method in {"svd", "qr_svd", "gram"} and values.shape[-1] != min(shape):
+            raise ValueError(f"`values` must hold {min(shape)} entries for `shape` {shape}; got shape {values.shape}")
         leading = values.shape[:-1]
-        checked = {
-            "values": values,
-            "shape": (m, n),
-            "input_dtype": string(self.input_dtype, "input_dtype"),
-            "error_bound": _leading(self.error_bound, "error_bound", leading),
-            "frobenius": _leading(self.frobenius, "frobenius", leading),
-        }
+        checked: dict[str, Any] = {"values": values, "shape": shape, "method": method}
+        checked["input_dtype"] = string(self.input_dtype, "input_dtype")
+        for name in ("error_bound", "frobenius", *_BRACKET):
+            entry = getattr(self, name)
+            if name in _BRACKET and (entry is None) != (method != "slq"):
+                raise ValueError(f"`{name}` belongs to method 'slq' and only to it; got method {method!r}")
+            checked[name] = None if entry is None else over_leading(entry, name, leading)
         for name, value in checked.items():
             object.__setattr__(self, name, value)
 
@@ -147,16 +150,13 @@ class Spectrum(Result):
         if (array < 0).any():
             raise ValueError(f"`values` must not be negative; the smallest is {float(array.min())!r}")
         ordered = np.sort(array, axis=-1)[..., ::-1]
-        k = int(ordered.shape[-1])
-        top = ordered[..., :1]
-        with np.errstate(over="ignore"):
-            frobenius = top[..., 0] * np.sqrt((_measures.relative(ordered) ** 2).sum(axis=-1))
+        frobenius = _measures.schatten_norm(ordered, 2.0)
         if not np.isfinite(frobenius).all():
             raise ValueError("`values` are so large that their norm is beyond float64; divide them by a constant first")
-        found = Decomposition(ordered, np.zeros_like(frobenius), frobenius, "values")
-        bound = _leading(error_bound, "error_bound", ordered.shape[:-1])
+        k = int(ordered.shape[-1])
+        bound = np.asarray(over_leading(error_bound, "error_bound", ordered.shape[:-1]))
         return make_spectrum(
-            found._replace(bound=np.broadcast_to(np.asarray(bound), frobenius.shape)),
+            Decomposition(ordered, bound, frobenius, "values"),
             shape=(k, k) if shape is None else shape,
             input_dtype=input_dtype,
         )
@@ -166,40 +166,42 @@ class Spectrum(Result):
     def singular_values(self) -> NDArray[np.float64]:
         """Return the values, descending; of a ``"topk"`` spectrum the top ones."""
         if self.method == "slq":
-            raise self._cannot("singular values")
+            self._refuse("singular values")
         return self.values
 
     def effective_rank(self, *, weights: Weights = "sigma") -> Reading:
-        """Return exp of the Shannon entropy; see `rankdiag.spectral.effective_rank`."""
-        energy = choice(weights, "weights", ("sigma", "energy")) == "energy"
+        """Return exp of the Shannon entropy; see `rankdiag.spectral.effective_rank`.
+
+        Of an ``"slq"`` spectrum it is the middle of the bracket.
+        """
+        energy = is_energy(weights)
         if self.method == "slq" and not energy:
-            low, high = np.asarray(self.effective_rank_low), np.asarray(self.effective_rank_high)
-            return _plain((low + high) / 2.0)
-        self._need_all(f"effective rank ({weights})")
+            return _plain((np.asarray(self.effective_rank_low) + np.asarray(self.effective_rank_high)) / 2.0)
+        self._need_all(f"effective rank with weights={weights!r}")
         return _plain(_measures.effective_rank(self.values, energy))
 
     @property
     def bracket(self) -> tuple[Reading, Reading, Reading] | None:
-        """(low, high, stderr) of the sigma effective rank of an ``"slq"`` spectrum; None for the others."""
+        """(low, high, stderr) of the sigma effective rank of an ``"slq"`` spectrum; None for all others."""
         if self.effective_rank_low is None:
             return None
         return self.effective_rank_low, self.effective_rank_high, self.effective_rank_stderr
 
     def spectral_entropy(self, *, weights: Weights = "sigma", order: float = 1.0, normalize: bool = False) -> Reading:
         """Return the Renyi entropy in nats; see `rankdiag.spectral.spectral_entropy`."""
-        energy = choice(weights, "weights", ("sigma", "energy")) == "energy"
-        a = real(order, "order", low=0.0, infinite=True)
-        scaled = boolean(normalize, "normalize")
-        if self.method == "topk" and energy and math.isinf(a) and not scaled:
+        energy = is_energy(weights)
+        alpha = real(order, "order", low=0.0, infinite=True)
+        normalized = boolean(normalize, "normalize")
+        if self.method == "topk" and energy and math.isinf(alpha) and not normalized:
             return _plain(np.log(np.maximum(np.asarray(self.stable_rank()), 1.0)))
         self._need_all("spectral entropy")
-        entropy = _measures.renyi_entropy(self.values, energy, a)
-        if not scaled:
+        entropy = _measures.renyi_entropy(self.values, energy, alpha)
+        if not normalized:
             return _plain(entropy)
-        size = np.asarray(self.numerical_rank(), dtype=np.float64)
-        out = np.zeros_like(entropy)
-        np.divide(entropy, np.log(np.maximum(size, 1.0)), out=out, where=size > 1)
-        return _plain(out)
+        rank = np.asarray(self.numerical_rank(), dtype=np.float64)
+        ratio = np.zeros_like(entropy)
+        np.divide(entropy, np.log(np.maximum(rank, 1.0)), out=ratio, where=rank > 1)
+        return _plain(ratio)
 
     def participation_ratio(self) -> Reading:
         """Return (sum s^2)^2 / sum s^4; see `rankdiag.spectral.participation_ratio`."""
@@ -209,10 +211,7 @@ class Spectrum(Result):
     def stable_rank(self) -> Reading:
         """Return sum s^2 / s_1^2; see `rankdiag.spectral.stable_rank`."""
         if self.method == "topk":
-            top = self.values[..., 0]
-            ratio = np.zeros_like(top)
-            np.divide(np.asarray(self.frobenius), top, out=ratio, where=top > 0)
-            return _plain(ratio * ratio)
+            return _plain(_measures.ratio(np.asarray(self.frobenius), self.values[..., 0]) ** 2)
         self._need_all("stable rank")
         return _plain(_measures.stable_rank(self.values))
 
@@ -226,25 +225,27 @@ class Spectrum(Result):
         power = schatten_power(p)
         if self.method == "topk" and math.isinf(power):
             return _plain(self.values[..., 0])
-        if self.method == "topk" and power == 2.0:
+        if self.method in {"topk", "slq"} and power == 2.0:
             return self.frobenius
-        self._need_all(f"Schatten norm of p = {power:g}")
-        return _plain(finite_norm(_measures.schatten_norm(self.values, power), power))
+        self._need_all(f"Schatten norm with p={power:g}")
+        norm = _measures.schatten_norm(self.values, power)
+        if not np.isfinite(norm).all():
+            raise ValueError(f"the Schatten norm with `p` = {power:g} is beyond float64 here; use a larger p")
+        return _plain(norm)
 
     def numerical_rank(self, *, rtol: float | None = None, atol: float | None = None) -> Count:
         """Return the number of values above a tolerance; see `rankdiag.spectral.numerical_rank`."""
-        self._need_all("numerical rank")
         threshold = self.rank_threshold(rtol=rtol, atol=atol)
-        if self._coarse() and not rank_is_settled(self.values, threshold, np.asarray(self.error_bound)):
-            worst = float(np.max(np.asarray(self.error_bound)))
+        if self._is_coarse() and not rank_is_settled(self.values, threshold, np.asarray(self.error_bound)):
             raise ValueError(
-                f"a spectrum by method {self.method!r} cannot count values here: its error bound {worst:.3g} reaches "
-                f"the threshold or a value near it; use spectrum(matrix, need='rank'), or a larger `rtol` or `atol`"
+                f"a spectrum by method {self.method!r} cannot count values above {float(np.min(threshold)):.3g}: its "
+                f"error bound {float(np.max(np.asarray(self.error_bound))):.3g} reaches the threshold or a value near "
+                "it. Use spectrum(matrix, need='rank'), or a larger `rtol` or `atol`"
             )
         return _plain_count(_measures.count_above(self.values, threshold))
 
     def rank_threshold(self, *, rtol: float | None = None, atol: float | None = None) -> NDArray[np.float64]:
-        """Return max(atol, rtol * s_1), the bound that `numerical_rank` compares with.
+        """Return max(atol, rtol * s_1), which `numerical_rank` compares with.
 
         Parameters
         ----------
@@ -260,23 +261,31 @@ class Spectrum(Result):
 
         Raises
         ------
+        TypeError
+            If a tolerance is no number.
         ValueError
             If a tolerance is negative.
         """
-        self._need_all("numerical rank")
         relative, absolute = rank_tolerances(rtol, atol, self.shape, self.input_dtype)
+        self._need_all("numerical rank")
         limit: NDArray[np.float64] = np.maximum(absolute, relative * self.values[..., 0])
         return limit
 
     def eps_rank(self, eps: float) -> Count:
         """Return the smallest rank that leaves at most eps of the norm; see `rankdiag.spectral.eps_rank`."""
-        limit = real(eps, "eps", low=0.0, infinite=True)
+        share = real(eps, "eps", low=0.0, infinite=True)
+        if self.method == "topk":
+            return self._eps_rank_of_top(share)
         self._need_all("eps-rank")
-        return _plain_count(_measures.eps_rank(self.values, limit))
+        return _plain_count(_measures.eps_rank(self.values, share))
 
     def distance_to_rank(self, rank: int) -> Reading:
         """Return the Frobenius distance to the matrices of a rank; see `rankdiag.spectral.distance_to_rank`."""
-        r = integer(rank, "rank", low=0, high=min(self.shape) if self.method != "values" else None)
+        r = integer(rank, "rank", low=0, high=max(min(self.shape), self.values.shape[-1]))
+        if self.method == "topk":
+            if r > self.values.shape[-1]:
+                self._refuse(f"distance to rank {r}, only to ranks up to {self.values.shape[-1]}")
+            return _plain(np.sqrt(self._tail_energies()[..., r]) * np.asarray(self.frobenius))
         self._need_all("distance to a rank")
         tails = _measures.tail_norms(self.values)
         return _plain(tails[..., min(r, tails.shape[-1] - 1)])
@@ -287,56 +296,77 @@ class Spectrum(Result):
         self._need_all("certified rank")
         return _plain_count(_measures.count_above(self.values, size + np.asarray(self.error_bound)))
 
-    # --- what can be answered -------------------------------------------------------------------------------
+    # --- partial spectra ------------------------------------------------------------------------------------
 
-    def _cannot(self, what: str) -> ValueError:
-        return ValueError(
+    def _refuse(self, what: str) -> NoReturn:
+        raise ValueError(
             f"a spectrum by method {self.method!r} is partial and has no {what}; use spectrum(matrix) for all values"
         )
 
     def _need_all(self, what: str) -> None:
         if self.method in {"topk", "slq"}:
-            raise self._cannot(what)
+            self._refuse(what)
 
-    def _coarse(self) -> bool:
-        """Whether the error bound is far above what the input dtype can show, so that rank counts need care."""
-        arithmetic = self.meta.details.get("arithmetic")
-        return self.method == "gram" or (arithmetic == "float32" and machine_eps(self.input_dtype) < EPS32)
+    def _is_coarse(self) -> bool:
+        """Whether the error bound is far above what the input dtype can show, so that counts need care."""
+        in_float32 = self.meta.details.get("arithmetic") == "float32"
+        return self.method == "gram" or (in_float32 and machine_eps(self.input_dtype) < EPS32)
+
+    def _tail_energies(self) -> Floats:
+        """Return sum_{i>R} s_i^2 over the whole, R = 0..k, from the Frobenius norm and the top values."""
+        share = _measures.ratio(self.values, np.asarray(self.frobenius)[..., None])
+        energies = np.concatenate([np.zeros((*share.shape[:-1], 1)), np.cumsum(share * share, axis=-1)], axis=-1)
+        out: Floats = np.maximum(np.where(np.asarray(self.frobenius)[..., None] > 0, 1.0, 0.0) - energies, 0.0)
+        return out
+
+    def _eps_rank_of_top(self, eps: float) -> Count:
+        if eps >= 1.0:
+            return _plain_count(np.zeros(self.values.shape[:-1]))
+        tails = self._tail_energies()
+        norm = np.asarray(self.frobenius)[..., None]
+        shift = _measures.ratio(np.asarray(self.error_bound)[..., None], norm)
+        share = _measures.ratio(self.values, norm)
+        unsure = np.zeros_like(tails)
+        unsure[..., 1:] = 2.0 * np.cumsum(share, axis=-1) * shift + 64.0 * EPS64
+        above = (tails > eps * eps + unsure).sum(axis=-1)
+        last = np.minimum(above, tails.shape[-1] - 1)[..., None]
+        low_enough = np.take_along_axis(tails, last, -1) <= eps * eps - np.take_along_axis(unsure, last, -1)
+        if not (low_enough[..., 0] | (norm[..., 0] == 0)).all():
+            self._refuse(f"eps-rank for eps={eps:g} within its {self.values.shape[-1]} values")
+        return _plain_count(above)
 
     # --- showing --------------------------------------------------------------------------------------------
 
     def document(self) -> Document:
         """Return what this spectrum shows: its readings, each rank with its tolerance, and a plot of the values."""
-        base = super(Spectrum, self).document()
-        return Document(
-            title=f"Spectrum of a {self.shape[0]} x {self.shape[1]} matrix",
-            verdict=self.verdict,
-            explanation=self.explanation,
-            key_numbers=_key_numbers(self),
-            plots=_plots(self),
-            notes=base.notes,
-        )
+        from rankdiag.spectral._show import spectrum_document
+
+        return spectrum_document(self, super(Spectrum, self).notes())
+
+
+_BRACKET = ("effective_rank_low", "effective_rank_high", "effective_rank_stderr")
 
 
 def _checked_values(values: Any, *, allow_empty: bool) -> NDArray[np.float64]:
     array = as_float64(values, "values", min_ndim=1, allow_empty=allow_empty, expected="a list of singular values")
     if (array < 0).any() or (array[..., 1:] > array[..., :-1]).any():
-        raise ValueError("`values` must be descending and not negative; use Spectrum.from_values to sort a list")
+        raise ValueError("`values` must be descending and not negative; Spectrum.from_values sorts a list")
     out = np.array(array, dtype=np.float64)
     out.flags.writeable = False
     return out
 
 
-def _checked_shape(shape: Any) -> tuple[int, int]:
+def checked_shape(shape: Any) -> tuple[int, int]:
+    """Check a pair of positive integers, the argument `shape`."""
     if not isinstance(shape, (tuple, list)) or len(shape) != 2:
         raise TypeError(f"`shape` must be a pair (m, n); got {describe(shape)}")
     return integer(shape[0], "shape", low=1), integer(shape[1], "shape", low=1)
 
 
-def _leading(value: Any, name: str, leading: tuple[int, ...]) -> float | NDArray[np.float64]:
-    """Check a number that may be an array over the leading axes."""
+def over_leading(value: Any, name: str, leading: tuple[int, ...]) -> float | NDArray[np.float64]:
+    """Check a number >= 0, or for a stack an array of them over the leading axes."""
     if not leading:
-        return real(value.item() if isinstance(value, np.ndarray) and value.ndim == 0 else value, name, low=0.0)
+        return real(value, name, low=0.0)
     array = as_float64(value, name, expected="numbers over the leading axes")
     if (array < 0).any():
         raise ValueError(f"`{name}` must not be negative; the smallest is {float(array.min())!r}")
@@ -358,33 +388,10 @@ def _plain_count(value: Any) -> Count:
     return array if array.ndim else int(array)
 
 
-def schatten_power(p: Any) -> float:
-    """Read the argument `p` of `schatten_norm`."""
-    if isinstance(p, str):
-        return {"nuc": 1.0, "fro": 2.0, "spec": math.inf}[choice(p, "p", ("nuc", "fro", "spec"))]
-    return real(p, "p", low=0.0, low_open=True, infinite=True)
-
-
-def finite_norm(norm: Floats, power: float) -> Floats:
-    """Refuse a norm that float64 cannot hold."""
-    if not np.isfinite(norm).all():
-        raise ValueError(f"the Schatten norm of `p` = {power:g} is beyond float64 for this matrix; use a larger p")
-    return norm
-
-
-def rank_tolerances(rtol: Any, atol: Any, shape: tuple[int, int], dtype: str) -> tuple[float, float]:
-    """Check tolerances and fill in the default: max(m, n) eps of the input dtype, eps alone for 16 bits and less."""
-    eps = machine_eps(dtype)
-    default = eps if eps > EPS32 else max(shape) * eps
-    relative = default if rtol is None else real(rtol, "rtol", low=0.0)
-    return relative, 0.0 if atol is None else real(atol, "atol", low=0.0)
-
-
 def rank_is_settled(values: Floats, threshold: Floats, bound: Floats) -> bool:
-    """Whether no value lies within the error bound of the threshold, and the threshold above the bound."""
-    near = np.abs(values - threshold[..., None]) <= bound[..., None]
-    zero = values[..., 0] == 0
-    return bool(((~near.any(axis=-1) & (threshold > bound)) | zero).all())
+    """Whether the threshold is above the error bound and no value within the bound of it, for every matrix."""
+    near = (np.abs(values - threshold[..., None]) <= bound[..., None]).any(axis=-1)
+    return bool(((~near & (threshold > bound)) | (values[..., 0] == 0)).all())
 
 
 def make_spectrum(
@@ -414,53 +421,32 @@ def make_spectrum(
     details : dict, optional
         Further conventions of the method.
     **fields : object
-        Fields of the method's own.
+        Fields that belong to the method.
 
     Returns
     -------
     Spectrum
         Frozen.
     """
-    batched = found.values.ndim > 1
-    stated = {
-        "method": found.method,
-        "arithmetic": arithmetic,
-        "error_bound": float(np.max(found.bound)) if found.bound.size else 0.0,
-        **(details or {}),
-    }
+    from rankdiag.spectral._show import explain
+
+    stack = found.values.ndim > 1
+    stated: dict[str, Any] = {"method": found.method, "arithmetic": arithmetic, **(details or {})}
+    if found.method != "slq":
+        stated["error_bound"] = float(np.max(found.bound))
+    if found.method == "gram":
+        kept = _measures.effective_rank(found.values, energy=False)
+        cut = _measures.effective_rank(_measures.without_noise(found.values, found.bound), energy=False)
+        stated["effective_rank_uncertainty"] = float(np.max(np.abs(kept - cut)))
     return Spectrum(
         values=found.values,
         shape=shape,
-        method=found.method,  # type: ignore[arg-type]  # a checked choice by now
-        error_bound=found.bound if batched else float(found.bound),
+        method=found.method,
+        error_bound=found.bound if stack else float(found.bound),
         input_dtype=input_dtype,
-        frobenius=found.frobenius if batched else float(found.frobenius),
+        frobenius=found.frobenius if stack else float(found.frobenius),
+        seed=seed,
         meta=Meta(definition=_DEFINITION, base="e", seed=seed, dtype=input_dtype, details=stated),
-        explanation=_explain(found, shape),
+        explanation=explain(found, shape),
         **fields,
     )
-
-
-def _explain(found: Decomposition, shape: tuple[int, int]) -> str:
-    if found.values.ndim > 1 or found.method in {"topk", "slq"}:
-        return ""
-    if found.values[0] == 0:
-        return "The matrix is zero: every rank and entropy is 0."
-    erank = float(_measures.effective_rank(found.values, False))
-    stable = float(_measures.stable_rank(found.values))
-    return (
-        f"About {erank:.4g} of {min(shape)} directions are of comparable size (effective rank; 1 means one direction). "
-        f"The stable rank {stable:.4g} reacts only to the largest value, the effective rank to the whole tail: a small "
-        "stable rank beside a large effective rank means a few strong directions over a broad floor."
-    )
-
-
-def _key_numbers(s: Spectrum) -> tuple[KeyNumber, ...]:
-    return ()
-
-
-def _plots(s: Spectrum) -> tuple[Plot, ...]:
-    return ()
-
-
-_ = (ReferenceLine, Series)

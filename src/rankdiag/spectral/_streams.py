@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,7 +21,7 @@ from rankdiag.spectral._decompose import (
     svd_bound,
     to_working,
 )
-from rankdiag.spectral._spectrum import Spectrum, make_spectrum
+from rankdiag.spectral._spectrum import Spectrum, checked_shape, make_spectrum
 
 __all__ = ["GramAccumulator", "QRAccumulator"]
 
@@ -31,9 +31,7 @@ class _Accumulator:
 
     def __init__(self, side: int, *, shape: tuple[int, int], input_dtype: str) -> None:
         self.side = integer(side, "side", low=1)
-        if not isinstance(shape, (tuple, list)) or len(shape) != 2:
-            raise TypeError(f"`shape` must be a pair (m, n); got {describe(shape)}")
-        self.shape = (integer(shape[0], "shape", low=1), integer(shape[1], "shape", low=1))
+        self.shape = checked_shape(shape)
         if self.side not in self.shape:
             raise ValueError(f"`side` must be one of the two sides of `shape` {self.shape}; got {self.side}")
         self.input_dtype = string(input_dtype, "input_dtype")
@@ -75,7 +73,9 @@ class _Accumulator:
                 "update and merge"
             )
 
-    def _finish(self, values: NDArray[np.float64], bound: NDArray[np.float64], method: str) -> Spectrum:
+    def _finish(
+        self, values: NDArray[np.float64], bound: NDArray[np.float64], method: Literal["gram", "qr_svd"]
+    ) -> Spectrum:
         exponent = np.asarray(self._exponent if self.rows and values[0] > 0 else 0)
         frobenius = np.sqrt((values * values).sum())
         values, bound, frobenius = (scale_back(x, exponent, "block") for x in (values, bound, np.asarray(frobenius)))
@@ -240,8 +240,7 @@ class QRAccumulator(_Accumulator):
         self._fold(self._enter(block))
 
     def _fold(self, rows: NDArray[np.float64]) -> None:
-        triangle = np.linalg.qr(np.concatenate([self._square, rows]), mode="r")
-        self._square = triangle
+        self._square = np.asarray(np.linalg.qr(np.concatenate([self._square, rows]), mode="r"))
 
     def _rise_to(self, exponent: int) -> None:
         if self.rows and self._square.any():
