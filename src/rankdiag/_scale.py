@@ -64,7 +64,7 @@ class Axis:
         decades = range(math.ceil(self.low - _FLAT), math.floor(self.high + _FLAT) + 1)
         plain = math.floor(self.low) >= -3 and self.high <= 5
         if len(decades) >= 3:
-            stride = next(n for n in _STRIDES if len(decades) <= n * max(wanted, 2) or n == _STRIDES[-1])
+            stride = next(n for n in _STRIDES if len(decades) <= 1.3 * n * max(wanted, 2) or n == _STRIDES[-1])
             labelled = [(float(k), _power(1, k, plain)) for k in decades if k % stride == 0]
             steps = range(2, 10) if len(decades) <= 6 else ()
             minor = [k + math.log10(m) for k in range(decades[0] - 1, decades[-1] + 1) for m in steps]

@@ -269,10 +269,14 @@ def _path(d: _Drawn) -> str:
 
 
 def _points(d: _Drawn) -> Iterator[str]:
-    seen = d.series.kind == "points" or (d.series.kind == "line" and len(d.x) <= _MARKED)
-    yield f'<g style="{_marker_style(d.style, d.colour) if seen else "fill:transparent"}">'
+    """Draw the points of a series; those of a long or stepped line are only there to be pointed at."""
+    alone = d.series.kind == "points"
+    style = d.style if alone else 0
+    seen = alone or (d.series.kind == "line" and len(d.x) <= _MARKED)
+    size = 3.5 if alone else (2.5 if seen else 6)
+    yield f'<g style="{_marker_style(style, d.colour) if seen else "fill:transparent"}">'
     for n in range(len(d.x)):
-        shape = _marker(d.style if d.series.kind == "points" else 0, _percent(d.x[n]), d.y[n], 3.5 if seen else 6)
+        shape = _marker(style, _percent(d.x[n]), d.y[n], size)
         yield f"{shape[0]}<title>{escape(_point_name(d, n))}</title>{shape[1]}"
     yield "</g>"
 
