@@ -8,14 +8,19 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass
-from typing import Any, Literal, cast, get_args
+from typing import TYPE_CHECKING, Any, Literal, cast, get_args
 
 import numpy as np
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 
+from rankdiag._optional import optional
 from rankdiag._validate import boolean, choice, describe, integer, real
 from rankdiag.testing._values import Group, Hostile, hostile_arrays
+
+if TYPE_CHECKING:
+    from hypothesis import strategies as st
+else:  # the same module, with an error that names the extra where it is missing
+    st = optional("hypothesis.strategies", extra="testing", feature="rankdiag.testing.strategies")
 
 __all__ = ["PrescribedMatrix", "bad_arrays", "layouts", "matrices", "orthogonal", "scales", "spectra"]
 
