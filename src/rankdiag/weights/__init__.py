@@ -5,6 +5,7 @@ from rankdiag._lazy import attach
 __getattr__, __dir__, __all__ = attach(
     __name__,
     {
+        "ComparedCell": "rankdiag.weights._compare",
         "MarchenkoPastur": "rankdiag.weights._baseline",
         "TailFit": "rankdiag.weights._tail",
         "WeightComparison": "rankdiag.weights._compare",

@@ -58,6 +58,83 @@ def weight_delta_report(
     rng: int | np.random.Generator | None = None,
     progress: bool = False,
 ) -> WeightDeltaReport:
+    r"""Read the spectrum of what a fine-tuning changed: tuned minus base, matrix by matrix.
+
+    Parameters
+    ----------
+    base : torch.nn.Module, mapping of str to tensor or ndarray, or path-like
+        The model before; as in `weight_report`.
+    tuned : torch.nn.Module, mapping of str to tensor or ndarray, or path-like
+        The model after, or a low-rank adapter of it.
+    include, select, conv, input_size, measures, method, pairs, baseline, max_bytes, n_jobs, rng, progress
+        As in `weight_report`; `select` looks at the names of both sides, `max_bytes` holds for each side.
+
+    Returns
+    -------
+    WeightDeltaReport
+        One row for each matrix of the tuned side, then one for each that only the base has. Every other tensor of
+        either side is in ``skipped`` with its reason or in ``aliases``.
+
+    Raises
+    ------
+    TypeError
+        If an argument is of the wrong kind.
+    ValueError
+        If an option has no such value, `select` finds no tensor of the tuned side, the weights are pickles, or a
+        tensor is on the meta device.
+    rankdiag.checkpoints.CheckpointError
+        If a file is damaged, or files contradict each other.
+    FileNotFoundError
+        If a path or a shard does not exist.
+
+    See Also
+    --------
+    weight_report : The weights themselves.
+
+    Notes
+    -----
+    Tensors are matched by name, looking through wrappers (``torch.compile``, data parallel, adapters) and one leading
+    word such as ``transformer.``. A matrix that gained or lost rows, a resized embedding say, is compared on the
+    rows that both have, and says so; any other change of shape has a row without numbers. Tied weights are compared
+    once. Of an adapter the update is that of its factors; with DoRA, whose magnitudes rescale every row, it is the
+    difference of the merged weight and the base.
+
+    How to read it: an effective rank of the update below 0.3 n, or so few values above what rounding makes, is low
+    rank, and an adapter of rank ``lora_rank_hint`` would hold 95 % of its energy; else it is dense. The numerical
+    rank uses the tolerance of the coarser dtype, relative to the largest value *of the update*. That tolerance does
+    not know how large the weights are, but the rounding error of a stored weight does: it is a fraction of the
+    weight. An update in bfloat16 therefore carries noise of full rank, which an effective rank counts too.
+    ``rounding_edge`` estimates the largest singular value of that noise,
+
+    .. math:: \sqrt{\max_i \sum_j v_{ij}} + \sqrt{\max_j \sum_i v_{ij}}, \qquad v_{ij} = u(w_{ij})^2 / 12,
+
+    with u(w) the spacing of the dtype at w, once for the coarser side (derived here; the form is that of the bound of
+    Bandeira and van Handel for independent entries). ``rank_above_rounding`` counts the values beyond it, with a
+    margin of 2 % or the 99 % point of the Tracy-Widom law. Entries so little changed that they were rounded back
+    carry less noise, so the edge errs on the large side.
+
+    Cost: as `weight_report` over the tuned side, with both sides read once.
+
+    References
+    ----------
+    E. J. Hu et al., "LoRA: low-rank adaptation of large language models", ICLR 2022, arXiv:2106.09685.
+
+    A. S. Bandeira, R. van Handel, "Sharp nonasymptotic bounds on the norm of random matrices with independent
+    entries", Annals of Probability 44 (2016), arXiv:1408.6185.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rankdiag as rd
+    >>> rng = np.random.default_rng(0)
+    >>> base = {"layer.weight": rng.standard_normal((96, 64)), "layer.bias": np.zeros(96)}
+    >>> step = 0.01 * rng.standard_normal((96, 2)) @ rng.standard_normal((2, 64))
+    >>> tuned = {"layer.weight": base["layer.weight"] + step, "layer.bias": np.ones(96)}
+    >>> report = rd.weight_delta_report(base, tuned)
+    >>> for row in report:
+    ...     print(row.name, row.status, row.update, row.rank_above_rounding, round(row.relative_norm, 4))
+    layer.weight changed low rank 2 0.0138
+    """
     from rankdiag.checkpoints import open_source
 
     choices = check_choices(

@@ -22,6 +22,7 @@ __all__ = ["EDGE_MARGIN", "measure"]
 
 Floats = NDArray[np.float64]
 CONDITION_TOLERANCE = 1e-3  # relative error of the smallest singular value up to which a condition number is given
+_SMALLEST_NORMAL = float(np.finfo(np.float64).tiny)
 EDGE_MARGIN = 0.02  # a singular value is an outlier from this far beyond the random-matrix edge
 
 
@@ -161,10 +162,10 @@ def _read_tail(spectrum: Spectrum, out: Measured) -> None:
         return
     out.cells.update(alpha=fit.alpha, D=fit.D, sigma=fit.sigma, n_tail=fit.n_tail)
     x_min = fit.x_min * top * top
-    if math.isfinite(x_min):
+    if _SMALLEST_NORMAL <= x_min < math.inf:
         out.cells["x_min"] = x_min
     else:
-        out.nulls["x_min"] = "beyond float64"
+        out.nulls["x_min"] = "a square beyond float64"
 
 
 def _baseline(found: Found, subject: Subject, options: Options, rng: np.random.Generator | None, out: Measured) -> None:

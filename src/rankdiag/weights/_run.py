@@ -250,6 +250,116 @@ def weight_report(
     progress: bool = False,
     revision: str | None = None,
 ) -> WeightReport:
+    r"""Read the spectrum of every weight matrix of a model or a checkpoint.
+
+    Parameters
+    ----------
+    source : torch.nn.Module, mapping of str to tensor or ndarray, or path-like
+        A module, a state dict, a ``.safetensors`` file, an index, a folder as transformers or peft save it, or a
+        repo id; see `rankdiag.checkpoints.open_source`. No model is built and no pickle is loaded.
+    include : {"2d+", "2d"}
+        ``"2d+"`` takes every tensor that is a matrix or a stack or kernel of them, ``"2d"`` only tensors with two
+        axes.
+    select : str, optional
+        Regular expression; only tensors in whose name it is found are read.
+    conv : {"flatten", "slices", "fft"}
+        How convolutions become matrices; see `conv_spectrum`. Groups are pooled in each.
+    input_size : (h, w), optional
+        Height and width of the image for ``conv="fft"``.
+    measures : {"all", "no_tail", "stable_rank"} or sequence of str
+        Which columns: all, all but the power-law tail, or stable rank and norms alone, which needs no full
+        decomposition; or names out of ``stable_rank``, ``effective_rank``, ``erank_energy``, ``participation``,
+        ``numerical_rank``, ``spectral``, ``fro``, ``nuclear``, ``alpha`` (brings the tail columns),
+        ``mp_edge_outliers``, ``condition``, ``baseline_effective_rank``, ``lora_rank_hint``. Ratios come with them.
+    method : {"auto", "svd", "qr_svd", "gram"}
+        ``"auto"`` takes the fastest route that keeps the precision stated below; the others are routes of
+        `rankdiag.spectral.spectrum`.
+    pairs : "config", sequence of (part, rows) or mapping, optional
+        How fused projections are cut along their output axis. ``"config"`` knows the layouts of common
+        architectures; ``[("q", 64), ("k", 64), ("v", 64)]`` is repeated until the axis is used up, so it says both
+        "three blocks" and "head after head"; a mapping gives one of these for each regular expression of names.
+        None leaves fused projections whole. Gates of RNNs and experts of a stack are always told apart.
+    lora : {"delta", "factors"}
+        Whether a low-rank adapter is read as its update ``scaling * B @ A`` or as the two factors.
+    baseline : {"mp", "shuffle"}
+        Random matrix that ranks and outliers are compared with: in closed form (Marchenko-Pastur), or the same
+        entries shuffled.
+    max_bytes : int
+        A matrix of more bytes as float64 is read in blocks of at most 32 MB and never held whole.
+    n_jobs : int
+        Threads; each holds one tensor. The numbers do not depend on it.
+    rng : None, int or numpy.random.Generator
+        Source of the shuffled baseline; the seed is in ``meta.seed``.
+    progress : bool
+        Whether to draw a bar on standard error.
+    revision : str, optional
+        Branch, tag or commit, if `source` is a repo id.
+
+    Returns
+    -------
+    WeightReport
+        One row for each matrix, in source order; every other tensor is in ``skipped`` with its reason or in
+        ``aliases``.
+
+    Raises
+    ------
+    TypeError
+        If an argument is of the wrong kind.
+    ValueError
+        If an option has no such value, `select` finds no tensor, a layout of `pairs` does not fit its tensor, the
+        weights are pickles, or a tensor is on the meta device.
+    rankdiag.checkpoints.CheckpointError
+        If a file is damaged, or files contradict each other.
+    FileNotFoundError
+        If the path or a shard does not exist.
+
+    See Also
+    --------
+    weight_delta_report : What a fine-tuning changed.
+
+    Notes
+    -----
+    How to read it: an effective rank near that of a random matrix of the same shape (the column
+    ``effective_rank_over_baseline`` near 1) looks untrained or frozen; an effective rank below 0.3 n is strongly low
+    rank, and ``lora_rank_hint`` says how many directions hold 95 % of the energy; a sudden drop of one layer against
+    its siblings is a collapse. No theory sets a bound for a healthy weight, so the verdict judges only what is wrong
+    by definition: entries that are no numbers, and weights that are zero.
+
+    Precision, whatever the source and the block size: norms, stable rank and energy measures to 1e-6 of their size;
+    effective rank and nuclear norm likewise, by a second decomposition where a Gram matrix cannot give it; ranks only
+    where no singular value lies within the error bound of the threshold; the condition number only where the smallest
+    value is known to 0.1 %. A cell that cannot be had at this precision is None, with the reason in ``row.nulls``.
+
+    Cost: one Gram product and one symmetric eigensolve for each matrix of min(m, n) > 512, an SVD below. Memory: one
+    tensor of at most `max_bytes` in float64, or one block and two Gram matrices of the small side, for each thread.
+
+    References
+    ----------
+    O. Roy, M. Vetterli, "The effective rank: a measure of effective dimensionality", EUSIPCO 2007.
+
+    V. A. Marchenko, L. A. Pastur, "Distribution of eigenvalues for some sets of random matrices", 1967.
+
+    C. H. Martin, M. W. Mahoney, "Implicit self-regularization in deep neural networks", JMLR 22 (2021),
+    arXiv:1810.01075.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rankdiag as rd
+    >>> rng = np.random.default_rng(0)
+    >>> weights = {
+    ...     "layers.0.weight": rng.standard_normal((96, 64)),
+    ...     "layers.1.weight": rng.standard_normal((96, 3)) @ rng.standard_normal((3, 64)),
+    ...     "layers.1.bias": np.zeros(96),
+    ... }
+    >>> report = rd.weight_report(weights)
+    >>> for row in report:
+    ...     print(row.name, row.numerical_rank, round(row.effective_rank_over_baseline, 2), row.lora_rank_hint)
+    layers.0.weight 64 1.0 50
+    layers.1.weight 3 0.05 3
+    >>> report.skipped
+    {'layers.1.bias': 'bias/norm, not a matrix'}
+    """
     from rankdiag.checkpoints import open_source
 
     choices = check_choices(
