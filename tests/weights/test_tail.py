@@ -86,6 +86,24 @@ def test_of_two_cut_offs_with_one_distance_the_smaller_is_taken(exponents, cuts)
     assert fit.n_tail == len(values) - cuts[0]
 
 
+@pytest.mark.parametrize(
+    ("base", "exponents", "cuts"),
+    [
+        (5.0, [0, 0, 3, 4, 4, 7, 9, 9, 10, 11, 12, 12], (0, 6)),
+        (3.0, [0, 0, 1, 3, 4, 4, 6, 6, 7, 10, 11, 12], (0, 3)),
+        (1.01, [1, 2, 4, 4, 9, 10, 10, 11, 11, 12], (0, 5)),
+        (1.01, [0, 2, 3, 4, 5, 6, 6, 8, 9, 10, 12], (3, 7)),
+    ],
+)
+def test_rounding_does_not_decide_between_equal_distances(base, exponents, cuts):
+    # In exact arithmetic the two distances are equal; in float64 the larger cut-off comes out ahead by one rounding.
+    values = [base**e for e in exponents]
+    fits = {x_min: distance for x_min, _, distance, _ in tail_fits(values)}
+    first, second = (fits[values[cut]] for cut in cuts)
+    assert first == pytest.approx(second, abs=1e-13)
+    assert power_law_tail(values).x_min == values[cuts[0]]
+
+
 # What powerlaw 1.5 and 2.0.0 (alpha unbounded) both give: alpha, x_min, D, standard error, values in the tail.
 U = (np.arange(1, 301) * 0.6180339887498949) % 1.0
 POWERLAW = {
