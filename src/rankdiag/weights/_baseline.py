@@ -65,6 +65,21 @@ class MarchenkoPastur(Result):
         Stable rank.
     effective_rank_ratio : float
         `effective_rank` over ``min(m, n)``: 0.805 for a square matrix, towards 1 for an elongated one.
+    meta : Meta
+        Definition.
+    verdict : str
+        ``"unknown"``: a baseline is nothing to judge.
+    explanation : str
+        How to compare a layer with it.
+    thresholds : tuple of Threshold
+        Empty.
+
+    Examples
+    --------
+    >>> from rankdiag.weights import marchenko_pastur
+    >>> baseline = marchenko_pastur(64, 16, std=0.5)
+    >>> baseline.edge, baseline.lower_edge, round(baseline.effective_rank, 2), round(baseline.stable_rank, 2)
+    (6.0, 2.0, 15.46, 7.11)
     """
 
     tag: ClassVar[str] = "weights.MarchenkoPastur"

@@ -43,6 +43,21 @@ class TailFit(Result):
         Values in the tail, `x_min` included.
     sigma : float
         Standard error of `alpha` for a cut-off known beforehand: ``(alpha - 1) / sqrt(n_tail)``.
+    meta : Meta
+        Definition, number of positive values, dtype; in ``details`` the number of zeros and the largest value.
+    verdict : str
+        ``"unknown"``.
+    explanation : str
+        How to read the fit, with a caution where the tail is short.
+    thresholds : tuple of Threshold
+        Empty.
+
+    Examples
+    --------
+    >>> from rankdiag.weights import power_law_tail
+    >>> fit = power_law_tail([2.0**k for k in range(12)])
+    >>> fit.verdict, fit.n_tail, fit.x_min, round(float(fit), 2)
+    ('unknown', 12, 1.0, 1.26)
     """
 
     tag: ClassVar[str] = "weights.TailFit"
