@@ -27,6 +27,7 @@ _HEIGHT = 260.0  # px, of the area that is drawn in
 _NARROW = 280.0  # px, the narrowest area that labels are laid out for
 _CHAR = 6.6  # px, a digit of tick labels and, on average, a letter
 _LINE = 15.0  # px between the baselines of labels
+_LABELLED = 14  # lines of one direction up to which each has its label in the plot
 _LABEL = 40  # letters of a label inside the plot
 _MOST = 800  # points of one series that are drawn
 _MARKED = 60  # a line with at most so many points shows them
@@ -339,10 +340,10 @@ def _upright_lines(stage: _Stage) -> tuple[list[str], int]:
         row = next(free, len(rows))
         rows[row:] = [[*(rows[row] if row < len(rows) else []), span], *rows[row + 1 :]]
         y = -8 - row * _LINE
-        place = _percent(at)
-        parts.append(f'<line x1="{place}" x2="{place}" y1="{y + 4:g}" y2="{_HEIGHT:g}" style="{_REFERENCE}"/>')
+        place, top = _percent(at), 0 if _crowded(stage, "x") else y + 4
+        parts.append(f'<line x1="{place}" x2="{place}" y1="{top:g}" y2="{_HEIGHT:g}" style="{_REFERENCE}"/>')
         labels.append(_label(line, label, x, 0, y, anchor))
-    return [*parts, *labels], len(rows)
+    return (parts, 0) if _crowded(stage, "x") else ([*parts, *labels], len(rows))
 
 
 def _beside(at: float, size: float) -> tuple[str, str, float]:
@@ -367,10 +368,17 @@ def _level_lines(stage: _Stage) -> Iterator[str]:
         bases[n] = min(bases[n], _HEIGHT - 4 if n + 1 == len(bases) else bases[n + 1] - _LINE)
     for height in heights:
         yield f'<g style="{_REFERENCE}">{_line("0", "100%", height)}</g>'
+    if _crowded(stage, "y"):
+        return
     for line, base in zip(lines, bases, strict=True):
         right = _crowd(stage.drawn, base, 0.55, 1.0) <= _crowd(stage.drawn, base, 0.0, 0.45)
         x, shift, anchor = ("100%", -6, "end") if right else ("0%", 6, "start")
         yield _label(line, _shorten(line.label), x, shift, base, anchor)
+
+
+def _crowded(stage: _Stage, axis: str) -> bool:
+    """Whether there are too many lines to label in the plot; the legend names them then."""
+    return sum(line.axis == axis for line in stage.lines) > _LABELLED
 
 
 def _crowd(drawn: Sequence[_Drawn], base: float, start: float, end: float) -> int:
@@ -392,7 +400,7 @@ def _shorten(label: str) -> str:
 
 def _legend(stage: _Stage) -> Iterator[str]:
     entries = [(_swatch(d), d.series.label) for d in stage.drawn if d.series.label]
-    long = [line for line in stage.lines if _shorten(line.label) != line.label]
+    long = [line for line in stage.lines if _crowded(stage, line.axis) or _shorten(line.label) != line.label]
     dashed = f'<line x1="1" x2="25" y1="6" y2="6" style="{_REFERENCE}"/>'
     entries += [(dashed, f"{line.label} ({format_value(float(line.value))})") for line in long]
     if entries:

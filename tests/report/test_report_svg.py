@@ -134,8 +134,31 @@ def test_many_lines_at_one_place_still_fit():
     lines = tuple(ReferenceLine(axis="y", value=0.5, label=f"line {i}") for i in range(12))
     figure = _figure(_plot(Series(label="s", x=[0.0, 1.0], y=[0.0, 1.0]), lines=lines))
     downs = sorted(float(t.get("y") or "") for t in figure.iter("text") if t.find("title") is not None)
+    assert len(downs) == 12
     assert all(b - a >= 14 for a, b in itertools.pairwise(downs))
+    assert downs[0] >= 0
     assert downs[-1] <= HEIGHT
+
+
+@pytest.mark.parametrize("axis", ["x", "y"])
+def test_too_many_lines_to_label_are_named_in_the_legend(axis):
+    lines = tuple(ReferenceLine(axis=axis, value=i / 40, label=f"line {i}") for i in range(40))
+    figure = _figure(_plot(Series(label="s", x=[0.0, 1.0], y=[0.0, 1.0]), lines=lines))
+    assert [t for t in figure.iter("text") if t.find("title") is not None] == []
+    legend = " ".join("".join(item.itertext()) for item in figure.iter("li"))
+    assert all(f"line {i} ({i / 40:.4g})" in legend for i in range(40))
+    assert len([e for e in figure.iter("line") if (e.get("x1"), e.get("y1")) != (e.get("x2"), e.get("y2"))]) >= 40
+
+
+def test_a_long_upright_label_stays_within_a_narrow_plot():
+    label = "a label of exactly forty letters, no less"[:40]
+    for at, place, anchor in ((0.05, None, "start"), (0.4, "0%", "start"), (0.6, "100%", "end"), (0.95, None, "end")):
+        lines = (ReferenceLine(axis="x", value=at, label=label),)
+        figure = _figure(_plot(Series(label="s", x=[0.0, 1.0], y=[0.0, 1.0]), lines=lines))
+        (text,) = [t for t in figure.iter("text") if t.find("title") is not None]
+        assert text.get("text-anchor") == anchor
+        if place is not None:
+            assert text.get("x") == place
 
 
 def test_a_line_outside_is_named_below():
