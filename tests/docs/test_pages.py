@@ -7,6 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 
@@ -31,7 +32,15 @@ def runs_code(path: Path) -> bool:
     return any(f"```{language}\n" in text for language in ("python", "pycon", "console"))
 
 
-@pytest.mark.parametrize("path", [page for page in PAGES if runs_code(page)], ids=lambda path: path.stem)
+SLOW = {"weights"}  # imports transformers and calls the command several times
+
+
+def cases() -> list[Any]:
+    pages = [page for page in PAGES if runs_code(page)]
+    return [pytest.param(page, id=page.stem, marks=[pytest.mark.slow] * (page.stem in SLOW)) for page in pages]
+
+
+@pytest.mark.parametrize("path", cases())
 def test_page_prints_what_it_says(path: Path) -> None:
     done = subprocess.run(
         [sys.executable, str(DOCS / "blocks.py"), str(path)], capture_output=True, text=True, check=False
