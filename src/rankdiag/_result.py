@@ -391,6 +391,14 @@ def result_from_dict(data: Mapping[str, Any]) -> Result:
         If `data` is no mapping.
     ValueError
         If its version, type or fields are not those of a result.
+
+    Examples
+    --------
+    >>> import rankdiag as rd
+    >>> from rankdiag import result_from_dict
+    >>> s = rd.spectrum([[3.0, 0.0], [0.0, 1.0]])
+    >>> result_from_dict(s.to_dict()) == s
+    True
     """
     if not isinstance(data, Mapping):
         raise TypeError(f"`data` must be a mapping as to_dict returns it; got {describe(data)}")
@@ -413,12 +421,30 @@ def result_from_dict(data: Mapping[str, Any]) -> Result:
 def result_from_json(text: str) -> Result:
     """Rebuild any result from JSON text; see `result_from_dict`.
 
+    Parameters
+    ----------
+    text : str
+        What `Result.to_json` returned.
+
+    Returns
+    -------
+    Result
+        Of the class that its type tag names.
+
     Raises
     ------
     TypeError
         If `text` is no string.
     ValueError
         If it is no JSON, or not that of a result.
+
+    Examples
+    --------
+    >>> import rankdiag as rd
+    >>> from rankdiag import result_from_json
+    >>> s = rd.spectrum([[3.0, 0.0], [0.0, 1.0]])
+    >>> result_from_json(s.to_json()).stable_rank() == s.stable_rank()
+    True
     """
     if not isinstance(text, str):
         raise TypeError(f"`text` must be a string; got {describe(text)}")
@@ -474,6 +500,16 @@ class Table(Result, Generic[RowT]):
     def column(self, name: str) -> list[Any]:
         """Return one column as a list, in row order.
 
+        Parameters
+        ----------
+        name : str
+            Name of the column, as `columns` lists it.
+
+        Returns
+        -------
+        list
+            One entry for each row.
+
         Raises
         ------
         ValueError
@@ -485,7 +521,22 @@ class Table(Result, Generic[RowT]):
         return [getattr(row, name) for row in self.rows]
 
     def grid(self, title: str = "", names: tuple[str, ...] = (), levels: tuple[Verdict, ...] = ()) -> Grid:
-        """Return the rows as a table for a document; `names` selects and orders columns, empty takes all."""
+        """Return the rows as a table for a document.
+
+        Parameters
+        ----------
+        title : str
+            Heading.
+        names : tuple of str
+            Columns to show, in order; empty takes all.
+        levels : tuple of {"ok", "warn", "alert", "unknown"}
+            One for each row, or empty: marks rows that need attention.
+
+        Returns
+        -------
+        Grid
+            Columns and cells.
+        """
         known = {column.name: column for column in self.columns}
         columns = tuple(known[name] for name in names) if names else self.columns
         return Grid(
