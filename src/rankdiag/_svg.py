@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from rankdiag._document import Plot, ReferenceLine, Series, abbreviate, clean, format_value
-from rankdiag._scale import Axis, fit
+from rankdiag._scale import Axis, Tick, fit
 
 __all__ = ["PALETTE", "escape", "render_plot"]
 
@@ -200,11 +200,14 @@ def _bar_room(xs: list[float], log: bool) -> float:
 # --- frame and ticks ---------------------------------------------------------------------------------------
 
 
-def _frame(x: Axis, y_ticks: Sequence[Any]) -> Iterator[str]:
-    widest = 5
-    for _ in range(2):  # the width of a label depends on how many there are
-        ticks = x.ticks(max(2, min(7, int(_NARROW / (widest * _CHAR + 16)))))
-        widest = max((len(tick.label) for tick in ticks), default=1)
+def _room_for(letters: int) -> int:
+    """Return how many labels of so many letters stand beside each other on a narrow screen, at most seven."""
+    return max(2, min(7, int(_NARROW / (letters * _CHAR + 16))))
+
+
+def _frame(x: Axis, y_ticks: Sequence[Tick]) -> Iterator[str]:
+    ticks = x.ticks(_room_for(5))
+    ticks = x.ticks(_room_for(max((len(tick.label) for tick in ticks), default=1)))
     yield f'<g style="{_FAINT}">'
     for tick in y_ticks:
         start = "0" if tick.label else "-4"

@@ -281,9 +281,7 @@ def from_json(text: str) -> Part | tuple[Part, ...]:
     return tuple(_from_dict(entry, f"/results/{i}") for i, entry in enumerate(_entries(data, "")))
 
 
-def _from_dict(entry: Any, place: str) -> Part:
-    if not isinstance(entry, dict):
-        raise ValueError(f"`text` must hold an object at {place}; got {type(entry).__name__}")
+def _from_dict(entry: dict[str, Any], place: str) -> Part:
     if set(entry) != _SECTION_KEYS:
         return result_from_dict(entry)
     results = tuple(result_from_dict(inner) for inner in _entries(entry, place))
