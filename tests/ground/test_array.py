@@ -152,7 +152,7 @@ def test_numbers_beyond_float64_are_refused_as_infinite():
 
 
 def test_arrays_beyond_memory_are_refused_before_anything_is_allocated():
-    side = int((memory_limit() // 2) ** 0.5)
+    side = int((memory_limit() // 4) ** 0.5)
     for value in (np.broadcast_to(1.0, (side, side)), torch.ones(1).expand(side, side)):
         with pytest.raises(ValueError, match=r"`m` of shape .* needs .* GB as float64, more than the .* GB"):
             as_float64(value, "m")

@@ -92,7 +92,7 @@ class FuzzReport(Table[Violation]):
     >>> from rankdiag.testing import fuzz
     >>> def first(values: list) -> float:
     ...     return values[0]
-    >>> report = fuzz(first, arguments={"values": [1.0, 2.0]})
+    >>> report = fuzz(first, arguments={"values": [1.0, 2.0]}, max_cases=50)
     >>> report.verdict, report.kinds()["crash"][0].detail
     ('alert', 'IndexError: index 0 is out of bounds for axis 0 with size 0')
     """
@@ -218,7 +218,7 @@ def fuzz(
     >>> def total(values: np.ndarray) -> float:
     ...     assert values.ndim == 1
     ...     return float(values.sum())
-    >>> report = fuzz(total)
+    >>> report = fuzz(total, max_cases=50)
     >>> report.verdict, report.kinds()["assertion"][0].case, len(report.kinds()["nan"])
     ('alert', 'values = no rows', 1)
     """

@@ -80,8 +80,8 @@ def _mapped() -> NDArray[np.float64]:
 
 
 def _huge(shape: Literal["square", "tall", "long"]) -> NDArray[np.float64]:
-    """Return an array of no size whose copy would need four times the memory of this machine."""
-    entries = memory_limit() // 2
+    """Return an array of no size whose copy would need a quarter more than the memory of this machine."""
+    entries = memory_limit() // 8 * 5 // 4
     side = int(entries**0.5)
     shapes = {"square": (side, side), "tall": (entries // 3, 3), "long": (entries,)}
     return np.broadcast_to(np.float64(1.0), shapes[shape])
