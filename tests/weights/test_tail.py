@@ -54,11 +54,16 @@ def test_equals_the_direct_loop_where_values_and_distances_repeat(exponents):
 
 @given(
     st.lists(
-        st.tuples(st.sampled_from([1e-200, 1.0, 1.5, 1e200]), st.integers(0, 40)), min_size=10, max_size=40
+        st.tuples(st.sampled_from([1e-200, 1.0, 1.5, 1e200]), st.integers(-20, 20)), min_size=10, max_size=40
     ).filter(lambda v: len(set(v)) > 1)
 )
 def test_equals_the_direct_loop_on_clusters_a_few_units_in_the_last_place_wide(parts):
     check_against_loop([centre * (1 + step * 2.0**-52) for centre, step in parts])
+
+
+@given(st.lists(st.integers(-40, 40), min_size=10, max_size=40).filter(lambda v: len(set(v)) > 1))
+def test_equals_the_direct_loop_around_a_power_of_two(steps):
+    check_against_loop([4.0 * (1 + step * 2.0**-52) for step in steps])
 
 
 def test_subnormal_values_are_values():
