@@ -198,7 +198,10 @@ def _open_index(
     owners: dict[str, set[str]] = {}
     for name, file in table.items():
         owners.setdefault(file, set()).add(name)
-    paths = {file: _locate(folder, file, shown) for file in sorted(owners)}
+    paths = {
+        file: _locate(folder, file, f"{shown!r} names the file {file!r:.200} for tensor {min(owners[file])!r:.200}")
+        for file in sorted(owners)
+    }
     shards: list[Shard] = [(file, *read_header(paths[file], str(folder / file))) for file in paths]
     for file, entries, _ in shards:
         held = {entry.name for entry in entries}
@@ -215,7 +218,7 @@ def _open_index(
 # --- where a name may point ----------------------------------------------------------------------------------------
 
 
-def _locate(folder: Path, name: str, index: str = "") -> str:
+def _locate(folder: Path, name: str, claim: str = "") -> str:
     """Resolve a file name that came out of a checkpoint; it must lead to a file of the same checkpoint.
 
     Links are followed. The file must lie in the folder or, where the folder is a snapshot in a cache of the hub, among
@@ -227,27 +230,28 @@ def _locate(folder: Path, name: str, index: str = "") -> str:
         Folder of the checkpoint.
     name : str
         File name, relative to it.
-    index : str
-        Path of the index that gave the name; empty for the listing of the folder.
+    claim : str
+        What an index says, for messages; empty if the name comes from the listing of the folder.
 
     Returns
     -------
     str
         The path without links.
     """
-    origin = f"{index!r} names the file {name!r:.200}" if index else f"{str(folder)!r} has the file {name!r:.200}"
-    other = PureWindowsPath(name)  # a drive, a root or a backslash has no business in a checkpoint on any system
-    if not name or "\0" in name or "\\" in name or other.drive or other.root or ".." in other.parts:
-        raise CheckpointError(f"{origin}, which is no name inside the folder")
+    origin = claim or f"{str(folder)!r} has the file {name!r:.200}"
+    if claim:
+        other = PureWindowsPath(name)  # a drive, a root or a backslash has no business in a checkpoint on any system
+        if not name or "\0" in name or "\\" in name or other.drive or other.root or ".." in other.parts:
+            raise CheckpointError(f"{origin}, which is no name inside the folder")
     try:
         root, real = Path(os.path.realpath(folder)), Path(os.path.realpath(folder / name))
         found = real.is_file()
     except (ValueError, OSError) as error:
-        raise CheckpointError(f"{origin}, which is no legal name ({error})") from None
+        raise CheckpointError(f"{origin}, which is no legal name ({error!s:.80})") from None
     if not (real.is_relative_to(root) or _is_blob(real, root)):
         raise CheckpointError(f"{origin}, which leads outside of the folder, to {str(real)!r}")
     if not found and not real.exists():
-        raise FileNotFoundError(f"{origin}, which is missing" + ("" if index else f": a link to {str(real)!r}"))
+        raise FileNotFoundError(f"{origin}, which is missing" + ("" if claim else f": a link to {str(real)!r}"))
     return str(real)
 
 
