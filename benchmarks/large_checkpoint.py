@@ -24,9 +24,9 @@ BLOCKS = 64 * MEGABYTE
 
 _MEASURE = """
 import json, resource, sys, time
-start = time.process_time()
+begun = time.process_time()
 {work}
-print(json.dumps([time.process_time() - start, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024]))
+print(json.dumps([time.process_time() - begun, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024]))
 """
 _REPORT = """
 import rankdiag

@@ -47,9 +47,9 @@ def run(folder: Path) -> tuple[Result, ...]:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = _small_llama()
-        _train(model, _reference_pages(), steps=120)
+        _train(model, _reference_pages(), steps=80)
         model.save_pretrained(base)
-        _train(model, _sums(), steps=60)
+        _train(model, _sums(), steps=40)
         model.save_pretrained(tuned)
     return weight_report(tuned), weight_delta_report(base, tuned)
 

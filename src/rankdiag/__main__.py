@@ -1,0 +1,7 @@
+"""``python -m rankdiag`` is the command ``rankdiag``."""
+
+import sys
+
+from rankdiag.cli import main
+
+sys.exit(main())
