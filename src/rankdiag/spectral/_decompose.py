@@ -14,6 +14,8 @@ from numpy.typing import NDArray
 __all__ = [
     "EPS32",
     "EPS64",
+    "SAFE_EXPONENT",
+    "START_SEED",
     "TINY",
     "Decomposition",
     "binary_exponent",
@@ -32,8 +34,10 @@ EPS64 = 2.0**-52
 EPS32 = 2.0**-23
 TINY = 5e-324  # the smallest positive float64: what rounding costs when values are scaled back to denormals
 
+# Start of the random iterations behind plain readings, which must repeat; a number nobody draws matrices with.
+START_SEED = 6_148_914_691
 # Squares and their sums of entries within these powers of two of 1 stay inside the format, so no scaling is needed.
-_SAFE_EXPONENT = {"float64": 250, "float32": 30}
+SAFE_EXPONENT = {"float64": 250, "float32": 30}
 # Rows that one Gram product takes at once; also what its inner sums accumulate before they are added up.
 _GRAM_ROWS = 4096
 # Depth of the sums inside one BLAS product: the block of the inner dimension that common kernels use.
@@ -74,7 +78,7 @@ def rescale(array: NDArray[Any], exponent: Any) -> NDArray[Any]:
 def to_working(array: NDArray[Any], dtype: str) -> tuple[NDArray[Any], NDArray[np.int64]]:
     """Return the matrix in the arithmetic asked for, scaled if need be, and the exponent taken out of it."""
     exponent = binary_exponent(array)
-    if np.abs(exponent).max() > _SAFE_EXPONENT[dtype]:
+    if np.abs(exponent).max() > SAFE_EXPONENT[dtype]:
         array = rescale(array, -exponent[..., None, None])
     else:
         exponent = np.zeros_like(exponent)
@@ -108,9 +112,13 @@ def svd_bound(top: Floats, shape: tuple[int, int], eps: float) -> Floats:
     return bound
 
 
-def gram_bound(top: Floats, shape: tuple[int, int], eps: float) -> Floats:
-    """Return sqrt(d eps) s_1 with d the small side, but at least the depth of the sums that made the Gram matrix."""
-    depth = max(min(shape), min(max(shape), _GRAM_DEPTH))
+def gram_bound(top: Floats, shape: tuple[int, int], eps: float, updates: int = 1) -> Floats:
+    """Return sqrt(d eps) s_1: d is the small side, but at least the depth of the sums that made the Gram matrix.
+
+    That depth is what one BLAS product adds up in a row, plus the number of such partial sums.
+    """
+    long = max(shape)
+    depth = max(min(shape), min(long, _GRAM_DEPTH) + max((long - 1) // _GRAM_DEPTH, updates - 1))
     bound: Floats = np.sqrt(depth * eps) * top
     return bound
 
@@ -135,6 +143,7 @@ def tall(array: NDArray[Any]) -> NDArray[Any]:
 
 
 def _svdvals(array: NDArray[Any]) -> NDArray[Any]:
+    """Return singular values by LAPACK's divide and conquer, over any leading axes."""
     try:
         values: NDArray[Any] = np.linalg.svd(array, compute_uv=False)
     except np.linalg.LinAlgError:  # divide and conquer did not converge; QR iteration is slower and always has

@@ -8,6 +8,7 @@ none.
 
 from __future__ import annotations
 
+import math
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,9 +17,12 @@ from numpy.typing import NDArray
 from rankdiag.spectral._decompose import (
     EPS32,
     EPS64,
+    START_SEED,
     TINY,
     Decomposition,
+    binary_exponent,
     full_decomposition,
+    rescale,
     scale_back,
     svd_bound,
     to_working,
@@ -30,6 +34,8 @@ Floats = NDArray[np.float64]
 
 # Relative change of the Ritz values, and size of the residual against the largest value, at which iteration stops.
 _CHANGE = 1e-7
+# A row that loses this much to orthogonalisation is orthogonalised twice (Kahan's rule).
+_TWICE = 0.7
 # Smaller matrices are decomposed in full: it is faster.
 _SMALL = 128
 
@@ -44,28 +50,40 @@ class Ritz(NamedTuple):
 
 
 def _orthonormal_rows(
-    rows: NDArray[Any], basis: NDArray[Any], floor: float, rng: np.random.Generator
+    rows: NDArray[Any], basis: NDArray[Any], known: NDArray[Any] | None, floor: float, rng: np.random.Generator
 ) -> tuple[NDArray[Any], NDArray[Any], NDArray[Any]]:
     """Split rows = C basis + R Q with orthonormal Q orthogonal to the basis.
 
-    Where nothing is left of a row (below `floor`), Q gets a random direction instead, so that the iteration goes on
-    outside an invariant subspace and finds further copies of repeated values.
+    `known` are the coefficients on the last rows of the basis, from the recurrence; the rest is rounding, so one pass
+    removes it, and a second one only where little is left. Where nothing is left of a row (below `floor`), Q gets a
+    random direction instead, so that the iteration goes on outside an invariant subspace and finds further copies of
+    repeated values.
     """
+    if known is not None:
+        rows = rows - known @ basis[-len(known) :]
+    before = _norm(rows)
     coefficients = rows @ basis.conj().T
     rows = rows - coefficients @ basis
-    again = rows @ basis.conj().T  # twice is enough
-    rows -= again @ basis
-    coefficients += again
-    if len(rows) == 1:
-        norm = np.linalg.norm(rows)
-        if norm > floor:
-            return coefficients, np.full((1, 1), norm, dtype=rows.dtype), rows / norm
+    norm = _norm(rows)
+    if norm < _TWICE * before:
+        again = rows @ basis.conj().T
+        rows -= again @ basis
+        coefficients += again
+        norm = _norm(rows)
+    if known is not None:
+        coefficients[:, -len(known) :] += known
+    if len(rows) == 1 and norm > floor:
+        return coefficients, np.full((1, 1), norm, dtype=rows.dtype), rows / norm
     q, r = np.linalg.qr(rows.T)
     q, r = q.T, r.T
     if np.abs(np.diagonal(r)).min() <= floor:
         q = _refill(q, np.abs(np.diagonal(r)) <= floor, basis, rng)
         r = rows @ q.conj().T
     return coefficients, r, q
+
+
+def _norm(rows: NDArray[Any]) -> float:
+    return math.sqrt(np.vdot(rows, rows).real)
 
 
 def _refill(q: NDArray[Any], dead: NDArray[Any], basis: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
@@ -87,6 +105,7 @@ def golub_kahan(
     *,
     tolerance: float,
     max_basis: int,
+    start: NDArray[Any] | None = None,
 ) -> Ritz | None:
     """Iterate until the `count` largest Ritz values change by less than 1e-7 and their residuals are small.
 
@@ -105,6 +124,8 @@ def golub_kahan(
         Largest residual allowed, relative to the largest value.
     max_basis : int
         Vectors to keep before giving up.
+    start : ndarray, shape (count, n), optional
+        Orthonormal rows to start from instead of random ones.
 
     Returns
     -------
@@ -117,49 +138,51 @@ def golub_kahan(
     size = max_basis + count
     right, left = np.empty((size + count, n), a.dtype), np.empty((size, m), a.dtype)
     lower = np.zeros((size, size), a.dtype)
-    start = rng.standard_normal((n, count)).astype(a.dtype)
-    block = np.linalg.qr(start)[0].T
-    previous = np.zeros(count)
-    settled_at, next_check, used, floor = 0, 4 * count, 0, 0.0
+    block = np.linalg.qr(rng.standard_normal((n, count)).astype(a.dtype))[0].T if start is None else start
+    s: NDArray[Any] | None = None
+    values, residual = np.zeros(count), np.inf
+    settled_at, checked_at, next_check, used, floor = 0, 0, 8 * count, 0, 0.0
     while used + count <= max_basis:
         new = slice(used, used + count)
         right[new] = block
-        coefficients, r, u = _orthonormal_rows(block @ a_t, left[:used], floor, rng)
+        known = None if s is None else s.conj().T
+        coefficients, r, u = _orthonormal_rows(block @ a_t, left[:used], known, floor, rng)
         lower[new, :used], lower[new, new], left[new] = coefficients, r, u
         used += count
         floor = max(floor, 4.0 * eps * float(np.abs(r).max()))
-        _, s, block = _orthonormal_rows(u @ a_c, right[:used], floor, rng)
+        _, s, block = _orthonormal_rows(u @ a_c, right[:used], r.conj().T, floor, rng)
+        floor = max(floor, 4.0 * eps * float(np.abs(s).max()))
         if used < next_check and used + count <= max_basis:
             continue
         p, theta, q_h = np.linalg.svd(lower[:used, :used])
-        values = theta[:count].astype(np.float64)
-        residual = float(np.linalg.norm(q_h[:count, used - count :] @ s))
-        change = float(np.max((values - previous) - _CHANGE * values))
-        previous = values
-        top = values[0]
-        if change <= 4.0 * eps * top:
+        change = float(np.max((1.0 - _CHANGE) * theta[:count] - values))
+        was, values = residual, theta[:count].astype(np.float64)
+        residual = float(np.linalg.norm(q_h[:count, used - count :] @ s)) / values[0]
+        if change <= 4.0 * eps * values[0]:
             settled_at = settled_at or used
-            if residual <= tolerance * top or used >= 2 * settled_at:
+            if residual <= tolerance or used >= 2 * settled_at:
                 return Ritz(values, q_h[:count] @ left[:used], p[:, :count].conj().T @ right[:used], used)
-        next_check = used + max(count, _steps_to_go(residual / top, tolerance, used) // count * count)
+        rate = np.log(was / residual) / (used - checked_at) if np.isfinite(was) and residual > 0.0 else 0.0
+        checked_at, next_check = used, used + _pause(residual, tolerance, rate, used, count)
     return None
 
 
-def _steps_to_go(residual: float, tolerance: float, used: int) -> int:
-    """Guess how many more vectors the residual needs, a little short: it falls faster as the iteration goes on."""
-    if residual <= tolerance:
-        return 1
-    rate = max(-np.log(min(residual, 0.9)) / used, 1e-3)
-    return int(min(0.5 * np.log(residual / tolerance) / rate, 0.3 * used)) + 1
+def _pause(residual: float, tolerance: float, rate: float, used: int, count: int) -> int:
+    """Guess how many vectors to add before looking again, from how fast the residual fell since the last look."""
+    longest = max(used // 2 // count, 1)
+    wanted = 0.85 * np.log(residual / tolerance) / rate / count if rate > 0.0 and residual > tolerance else 1.0
+    return count * max(min(int(np.ceil(wanted)), longest), 1)
 
 
-def largest_values(a: NDArray[Any], count: int, rng: np.random.Generator, *, tolerance: float) -> Ritz | None:
+def largest_values(
+    a: NDArray[Any], count: int, rng: np.random.Generator, *, tolerance: float, start: NDArray[Any] | None = None
+) -> Ritz | None:
     """Run `golub_kahan` with room for a reasonable number of vectors; None where a full decomposition is better."""
     small = min(a.shape)
     max_basis = min(small // 2, 40 * count + 200)
     if small <= _SMALL or max_basis < 8 * count:
         return None
-    return golub_kahan(a, count, rng, tolerance=tolerance, max_basis=max_basis)
+    return golub_kahan(a, count, rng, tolerance=tolerance, max_basis=max_basis, start=start)
 
 
 def _residual(a: NDArray[Any], ritz: Ritz) -> float:
@@ -219,6 +242,8 @@ def top_decomposition(
 def frobenius_norm(work: NDArray[Any]) -> Floats:
     """Return the Frobenius norm over the last two axes, summed in float64."""
     flat = work.reshape(*work.shape[:-2], -1)
+    if flat.ndim == 1 and flat.dtype in (np.float64, np.complex128):
+        return np.asarray(np.sqrt(np.vdot(flat, flat).real), dtype=np.float64)
     if flat.dtype.kind == "c":
         flat = flat.view(flat.real.dtype) if flat.flags.c_contiguous else np.concatenate([flat.real, flat.imag], -1)
     out: Floats = np.sqrt(np.einsum("...i,...i->...", flat, flat, dtype=np.float64))
@@ -241,25 +266,82 @@ def stable_rank_of(array: NDArray[Any]) -> float | None:
     float or None
         None where convergence is too slow to trust, so that the caller decomposes instead.
     """
-    work, _ = to_working(array, "float64")
-    single, _ = to_working(work, "float32")
+    work = array
+    exponent = int(binary_exponent(array))
+    if abs(exponent) > _SAFE_FOURTH:
+        work = rescale(array, -exponent)
+    single = work.astype(np.complex64 if work.dtype.kind == "c" else np.float32)
     if not single.any():
-        return 0.0 if not work.any() else None
-    ritz = largest_values(single, 1, np.random.default_rng(0), tolerance=_FLOAT32_TOLERANCE)
-    if ritz is None:
+        return 0.0
+    rng = np.random.default_rng(START_SEED)
+    found = _strongest_direction(single, rng)
+    if found is None:
         return None
-    v = ritz.right[0].astype(work.dtype)
-    v /= np.linalg.norm(v)
-    u = work @ v
-    s = float(np.linalg.norm(u))
-    u /= s
-    residual = float(np.linalg.norm((work.T if work.dtype.kind != "c" else work.conj().T) @ u - s * v))
-    if residual > _TRUSTED * s:
+    v, copies = found
+    tolerance = _TOLERANCE / math.sqrt(copies)
+    norm = float(frobenius_norm(work))
+    right = v.astype(work.dtype)
+    for _ in range(_POLISH):
+        right /= _norm(right)
+        left = work @ right
+        s = _norm(left)
+        back = work.conj().T @ (left / s)
+        if _norm(back - s * right) <= tolerance * s:
+            return (norm / s) ** 2
+        right = back  # one step of power iteration, which takes most of the float32 rounding away
+    start = (right / _norm(right))[None]
+    better = largest_values(work, 1, rng, tolerance=tolerance / 2.0, start=start)
+    if better is None or _residual(work, better) > tolerance * better.values[0]:
         return None
-    return (float(frobenius_norm(work)) / s) ** 2
+    return (norm / float(better.values[0])) ** 2
 
 
-# Residual at which the float32 iteration stops, and the largest one in float64 that is trusted: an error of s_1 is at
-# most the residual, and in practice its square over the gap to the next value.
-_FLOAT32_TOLERANCE = 3e-7
-_TRUSTED = 1e-6
+# Residual relative to s_1 that the value for a stable rank needs. A residual r means that some singular value lies
+# within r. The largest one may be further off where it hides above a cluster of p values that holds most of the vector,
+# but only by about r sqrt(p), because a random start has its share of every direction; p shows in how much of the start
+# the vector has. The float32 iteration stops at half the tolerance and leaves the rest to rounding.
+_TOLERANCE = 5e-7
+_POLISH = 3
+_SAFE_FOURTH = 8  # entries within these powers of two of 1 have fourth powers whose sums float32 can hold
+_FLOAT32_FLOOR = 2e-7  # residuals below this are rounding in float32
+
+
+def _strongest_direction(a: NDArray[Any], rng: np.random.Generator) -> tuple[NDArray[Any], float] | None:
+    """Return the right vector of the largest value, and how many values about as large it may stand for.
+
+    Lanczos on A^H A with full reorthogonalisation: only right vectors are kept, which where one product takes 50
+    microseconds is a good part of the time, and for the largest value squaring loses nothing.
+    """
+    n = a.shape[1]
+    steps = min(min(a.shape) // 2, 240)
+    a_h = a.conj().T
+    basis, diagonal, beside = np.empty((steps + 1, n), a.dtype), np.zeros(steps), np.zeros(steps)
+    basis[0] = rng.standard_normal(n)
+    basis[0] /= np.linalg.norm(basis[0])
+    floor, checked_at, next_check, was = 0.0, 0, 8, np.inf
+    for j in range(steps):
+        image = a @ basis[j]
+        diagonal[j] = _norm(image) ** 2
+        w = a_h @ image - a.dtype.type(diagonal[j]) * basis[j]
+        if j:
+            w -= a.dtype.type(beside[j - 1]) * basis[j - 1]
+        before, known = _norm(w), basis[: j + 1]
+        w -= (known.conj() @ w) @ known
+        if _norm(w) < _TWICE * before:
+            w -= (known.conj() @ w) @ known
+        beside[j] = _norm(w)
+        floor = max(floor, 4.0 * EPS32 * max(diagonal[j], beside[j]))
+        ends = beside[j] <= floor  # the space is invariant, and a random start has the largest value in it
+        if ends or j + 1 >= next_check:
+            inner = beside[:j]
+            theta, q = np.linalg.eigh(np.diag(diagonal[: j + 1]) + np.diag(inner, 1) + np.diag(inner, -1))
+            copies = max(n * float(q[0, -1]) ** 2, 1.0)
+            residual = beside[j] * abs(float(q[-1, -1])) / theta[-1]
+            target = max(_TOLERANCE / 2.0 / math.sqrt(copies), _FLOAT32_FLOOR)
+            if ends or residual <= target:
+                return q[:, -1].astype(a.dtype) @ basis[: j + 1], copies
+            rate = np.log(was / residual) / (j + 1 - checked_at) if np.isfinite(was) else 0.0
+            checked_at, was = j + 1, residual
+            next_check = j + 1 + _pause(residual, target, rate, j + 1, 1)
+        basis[j + 1] = w * a.dtype.type(1.0 / beside[j])
+    return None

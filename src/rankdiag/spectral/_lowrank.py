@@ -17,7 +17,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rankdiag.spectral._decompose import EPS64, Decomposition, full_decomposition, svd_bound, tall, to_working
+from rankdiag.spectral._decompose import (
+    EPS64,
+    START_SEED,
+    Decomposition,
+    full_decomposition,
+    svd_bound,
+    tall,
+    to_working,
+)
 
 __all__ = ["deflated_gram"]
 
@@ -71,7 +79,7 @@ def _strong_part(work: NDArray[Any], strong: int) -> tuple[NDArray[Any], NDArray
     """Find orthonormal U (m, r), V (n, r) and R (r, r) with U^H A = R V^H, for the r strongest directions."""
     adjoint = work.conj().T
     width = min(strong + _EXTRA, min(work.shape))
-    v = np.random.default_rng(0).standard_normal((work.shape[1], width)).astype(work.dtype)
+    v = np.random.default_rng(START_SEED).standard_normal((work.shape[1], width)).astype(work.dtype)
     for _ in range(_ROUNDS):
         q = np.linalg.qr(work @ v)[0]
         v = np.linalg.qr(adjoint @ q)[0]

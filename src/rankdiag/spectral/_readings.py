@@ -281,10 +281,11 @@ def stable_rank(a: Any) -> Reading:
     Definition: :math:`\|A\|_F^2 / \|A\|_2^2`, the exponential of the energy min-entropy. Also known as: numerical rank
     in the sense of Rudelson and Vershynin, intrinsic dimension of the Gram matrix.
 
-    Cost: from a smaller side of 256 on no decomposition at all: the Frobenius norm, and Golub-Kahan with full
-    reorthogonalisation for the largest value, run in float32 until its residual is below 3e-7 and finished in float64;
-    some 60 products with a vector each way at 1024 x 1024. The result is good to relative 1e-6, usually to 1e-12. Where
-    the top of the spectrum is clustered so closely that this does not converge, a Gram matrix decides.
+    Cost: from a smaller side of 256 on no decomposition at all: the Frobenius norm, and Lanczos with full
+    reorthogonalisation for the largest value, run in float32 until its residual is small and finished in float64; some
+    60 products with a vector each way at 1024 x 1024. The result is good to relative 1e-6, usually to 1e-12; where the
+    two largest values differ by only a few 1e-6 it may rest on the second. Where the iteration does not converge, a
+    Gram matrix decides.
 
     References
     ----------

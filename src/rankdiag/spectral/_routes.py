@@ -207,12 +207,12 @@ def spectrum(
     _check_owner("k", k, is_top, "method 'topk'")
     _check_owner("probes", probes, route == "slq", "method 'slq'")
     _check_owner("steps", steps, route == "slq", "method 'slq'")
-    generator, seed = as_generator(rng) if is_top or route == "slq" or rng is not None else (None, None)
+    generator, seed = as_generator(rng)
     array = as_matrix(matrix, "matrix")
     came = input_dtype(matrix)
     if is_top:
         size = 1 if k is None else integer(k, "k", low=1, high=min(_shape(array)))
-        found, solver = top_decomposition(array, size, _random(generator), dtype=arithmetic)
+        found, solver = top_decomposition(array, size, _independent(generator), dtype=arithmetic)
         return make_spectrum(
             found, shape=_shape(array), input_dtype=came, arithmetic=arithmetic, seed=seed, details={"solver": solver}
         )
@@ -221,7 +221,7 @@ def spectrum(
             raise ValueError(f"`dtype` must be 'float64' for method 'slq'; got {dtype!r}")
         count = _PROBES if probes is None else integer(probes, "probes", low=2)
         depth = _STEPS if steps is None else integer(steps, "steps", low=2)
-        return _slq_spectrum(array, came, count, depth, _random(generator), seed)
+        return _slq_spectrum(array, came, count, depth, _independent(generator), seed)
     if route == "auto" and wanted == "sums":
         found = for_sums(array, _SIGMA_READINGS, dtype=arithmetic)
     elif route == "auto":
@@ -231,9 +231,12 @@ def spectrum(
     return make_spectrum(found, shape=_shape(array), input_dtype=came, arithmetic=arithmetic)
 
 
-def _random(generator: np.random.Generator | None) -> np.random.Generator:
-    assert generator is not None  # noqa: S101 - drawn above for every method that is random
-    return generator
+def _independent(rng: np.random.Generator) -> np.random.Generator:
+    """Return a generator whose draws have nothing in common with those of `rng` itself.
+
+    A matrix drawn with the same seed would otherwise consist of the very probes that are to test it.
+    """
+    return np.random.default_rng(rng.integers(2**63, size=4))
 
 
 def _check_owner(name: str, value: Any, fits: bool, owner: str) -> None:
