@@ -40,7 +40,9 @@ def prescribed(rng, kind, m, n):
     if kind == "graded":
         return rng.standard_normal((m, n)) * 10.0 ** -rng.uniform(0, 12, n)
     if kind == "clustered":
-        values = 1 + 10.0 ** -rng.uniform(6, 16, k)
+        first = rng.uniform(4, 17)
+        first, last = (first - 4 if rng.random() < 0.5 else first), first + 6
+        values = 1 + 10.0 ** -rng.uniform(first, last, k)
     elif kind == "steep":
         values = 10.0 ** -np.linspace(0, rng.uniform(2, 20), k)
     else:  # cliff: a few ones over a floor

@@ -18,13 +18,10 @@ pytestmark = pytest.mark.skipif(not oracle.EXTENDED, reason="the oracle needs 80
 METHODS = ("svd", "qr_svd", "gram")
 SCALES = (-318, -310, -300, -160, -20, 0, 0, 0, 20, 160, 300)
 DENORMAL = 5e-324
-# Seeds of `prescribed(default_rng(seed), kind, n, n)` where a float64 method errs most, found by a search over
-# 100,000 matrices; the tests below demand that the stated bound is close enough to notice.
-HARD = {
-    "svd": [("clustered", 4, 1315), ("clustered", 6, 5707), ("clustered", 3, 2314)],
-    "qr_svd": [("clustered", 4, 1315), ("clustered", 6, 5707), ("clustered", 3, 2314)],
-    "gram": [("rank_one", 2, seed) for seed in range(40)],
-}
+# Seeds of `prescribed(default_rng(seed), kind, n, n)` where LAPACK errs most, found by a search over 40,000
+# matrices: 46 to 62 eps s_1, whatever n. The tests demand that the stated bound covers them, but only just.
+CLUSTERED = [("clustered", 3, 23311), ("clustered", 4, 35480), ("clustered", 5, 18855), ("clustered", 6, 32860)]
+HARD = {"svd": CLUSTERED, "qr_svd": CLUSTERED, "gram": [("rank_one", 2, seed) for seed in range(40)]}
 
 
 def check(matrix, method, truth):
@@ -55,7 +52,7 @@ def test_exactly_known_spectra(method, case):
 
 @pytest.mark.slow
 def test_ten_thousand_cases_within_the_stated_bounds(capsys):
-    worst: Counter = Counter()
+    worst: Counter = Counter()  # denormal matrices apart: there the bound is the spacing of the values
     by_kind: Counter = Counter()
     ran = 0
 
@@ -66,17 +63,20 @@ def test_ten_thousand_cases_within_the_stated_bounds(capsys):
         truth = oracle.singular_values(case.matrix)
         for method in METHODS:
             ratio = check(case.matrix, method, truth)
-            worst[method] = max(worst[method], ratio)
-            by_kind[method, case.kind] = max(by_kind[method, case.kind], ratio)
+            worst[method, case.scale < 1e-290] = max(worst[method, case.scale < 1e-290], ratio)
+            if case.scale > 1e-290:
+                by_kind[method, case.kind] = max(by_kind[method, case.kind], ratio)
         ran += 1
 
     run()
     with capsys.disabled():
-        print(f"\n{ran} cases, worst error/bound: " + ", ".join(f"{m} {worst[m]:.3f}" for m in METHODS))
         for method in METHODS:
-            print(f"  {method}: " + ", ".join(f"{kind} {by_kind[method, kind]:.3f}" for kind in SHAPES))
+            kinds = ", ".join(f"{kind} {by_kind[method, kind]:.3f}" for kind in SHAPES)
+            print(f"\n{ran} cases, {method}: worst error/bound {worst[method, False]:.3f} ", end="")
+            print(f"(denormal matrices {worst[method, True]:.3f}): {kinds}", end="")
+        print()
     assert ran >= 10_000
-    assert all(worst[method] > 0.1 for method in METHODS), "a bound shrunk tenfold would go unnoticed"
+    assert all(worst[method, False] > 0.1 for method in METHODS), "a bound shrunk tenfold would go unnoticed"
 
 
 @pytest.mark.parametrize("method", METHODS)
@@ -132,7 +132,7 @@ def test_float32_work_states_a_float32_bound(method, case):
         assert low * (1 - 1e-6) <= s.error_bound <= 2 * high
 
 
-@pytest.mark.parametrize("rows", [1000, 20_000, 300_000])
+@pytest.mark.parametrize("rows", [1000, 20_000, 100_000])
 @pytest.mark.parametrize("columns", [2, 3, 8])
 @pytest.mark.parametrize("wide", [False, True])
 def test_gram_bound_holds_for_very_long_matrices(rows, columns, wide):
@@ -215,11 +215,11 @@ def test_topk_on_many_small_matrices():
 def test_share_of_topk_brackets(capsys):
     rng = np.random.default_rng(12)
     held: dict[str, list[bool]] = {kind: [] for kind in SHAPES}
-    for i in range(600):
+    for i in range(500):
         ok, _, _ = topk_holds(*topk_case(rng, i), i)
         held[SHAPES[i % len(SHAPES)]].append(ok)
-    for i in range(60):  # shapes where Lanczos has to stop early
-        m, n = [(300, 300), (200, 900), (700, 250)][i % 3]
+    for i in range(48):  # shapes where Lanczos has to stop early
+        m, n = [(250, 250), (150, 600), (500, 200)][i % 3]
         kind = ("gaussian", "cliff", "clustered", "steep")[i % 4]
         held[kind].append(topk_holds(prescribed(rng, kind, m, n), int(rng.integers(1, 6)), i)[0])
     share = float(np.mean([x for rows in held.values() for x in rows]))
@@ -261,8 +261,8 @@ def test_share_of_slq_brackets(capsys):
     for i in range(420):
         kind, matrix = slq_case(rng, i)
         held.setdefault(kind, []).append(slq_misses(matrix, i))
-    for i in range(30):
-        kind, matrix = slq_case(rng, i, 400)
+    for i in range(28):
+        kind, matrix = slq_case(rng, i, 300)
         held[kind].append(slq_misses(matrix, i))
     misses = np.concatenate([np.array(rows) for rows in held.values()])
     shares = {t: float(np.mean(misses <= t)) for t in (0, 1, 2, 3)}
@@ -288,7 +288,7 @@ def test_slq_is_exact_where_every_probe_sees_the_same():
 
 
 def test_more_steps_narrow_the_bracket_and_more_probes_the_error():
-    matrix = np.random.default_rng(2).standard_normal((300, 200))
+    matrix = np.random.default_rng(2).standard_normal((150, 100))
     truth = oracle.effective_rank(np.linalg.svd(matrix, compute_uv=False))
     wide = sp.spectrum(matrix, method="slq", steps=5, probes=8, rng=0).bracket
     narrow = sp.spectrum(matrix, method="slq", steps=40, probes=8, rng=0).bracket

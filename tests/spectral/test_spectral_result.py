@@ -129,11 +129,12 @@ def test_summary_prints_tolerances_beside_the_counts():
     # eps_rank, numerical_rank and effective_rank must be told apart: the tolerance stands beside the number.
     text = MAKERS["svd"]().summary()
     assert re.search(r"numerical.rank", text, re.I)
-    tolerance = 9 * 2.0**-52
+    tolerance = 9 * 2.0**-52 * np.linalg.norm(MATRIX, 2)
     shown = [float(x) for x in re.findall(r"\d+(?:\.\d+)?e-\d+", text)]
     assert any(abs(x - tolerance) <= 0.01 * tolerance for x in shown), text
     coarse = MAKERS["bfloat16"]().summary()
-    assert re.search(r"0\.0078|7\.8\d*e-0?3", coarse), coarse
+    tolerance = 2.0**-7 * np.linalg.norm(MATRIX, 2)  # 0.038
+    assert f"{tolerance:.2g}"[:5] in coarse, coarse
     assert re.search(r"effective.rank", text, re.I)
     assert "sigma" in text
 
@@ -242,7 +243,7 @@ def test_dtype_defaults_and_warning_filters_survive(case):
 @pytest.mark.parametrize("method", ["svd", "qr_svd", "gram", "topk", "slq"])
 def test_threads_and_blocking_change_nothing(method):
     threadpoolctl = pytest.importorskip("threadpoolctl")
-    matrix = np.random.default_rng(9).standard_normal((4000, 60))
+    matrix = np.random.default_rng(9).standard_normal((1000, 40))
     options = {"k": 3, "rng": 0} if method == "topk" else {"rng": 0}
     found = []
     for threads in (1, 2):
