@@ -317,9 +317,9 @@ class Result:
         TypeError
             If `indent` is no integer.
         ValueError
-            If `indent` is negative.
+            If `indent` is negative or above 16.
         """
-        spaces = None if indent is None else integer(indent, "indent", low=0)
+        spaces = None if indent is None else integer(indent, "indent", low=0, high=16)
         text = json.dumps(self.to_dict(), indent=spaces, allow_nan=False, ensure_ascii=False)
         return _SURROGATE.sub(lambda half: f"\\u{ord(half[0]):04x}", text)
 

@@ -12,6 +12,8 @@ if TYPE_CHECKING:
 
 __all__ = ["as_generator", "torch_generator"]
 
+_SEEDS = 2**128
+
 
 def as_generator(rng: Any, name: str = "rng") -> tuple[np.random.Generator, int | None]:
     """Turn the argument `rng` into a numpy generator, and say which seed repeats it.
@@ -35,7 +37,7 @@ def as_generator(rng: Any, name: str = "rng") -> tuple[np.random.Generator, int 
     TypeError
         If `rng` is none of these, a `RandomState` or a boolean, say.
     ValueError
-        If the seed is negative.
+        If the seed is negative or has more than 128 bits, as many as numpy draws for a seed of its own.
     """
     import numpy as np
 
@@ -46,8 +48,8 @@ def as_generator(rng: Any, name: str = "rng") -> tuple[np.random.Generator, int 
         seed = int(drawn) >> 11  # 53 bits: a JSON reader that holds numbers as doubles keeps it whole
     elif isinstance(rng, (int, np.integer)) and not isinstance(rng, bool):
         seed = int(rng)
-        if seed < 0:
-            raise ValueError(f"`{name}` must be None, a seed >= 0 or a numpy Generator; got {seed}")
+        if not 0 <= seed < _SEEDS:
+            raise ValueError(f"`{name}` must be None, a seed >= 0 or a numpy Generator; got {describe(seed)}")
     else:
         raise TypeError(f"`{name}` must be None, a seed >= 0 or a numpy Generator; got {describe(rng)}")
     return np.random.default_rng(seed), seed

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import numbers
 import operator
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence, Set
 from typing import Any, TypeVar
 
 __all__ = [
@@ -18,11 +18,13 @@ __all__ = [
     "choice",
     "describe",
     "integer",
+    "names",
     "real",
     "string",
 ]
 
 T = TypeVar("T")
+_BEYOND = 2**63
 
 
 class RankdiagWarning(UserWarning):
@@ -140,7 +142,7 @@ def integer(value: Any, name: str, *, low: int | None = None, high: int | None =
     name : str
         Name of the argument.
     low, high : int, optional
-        Inclusive bounds.
+        Inclusive bounds; nothing counts beyond 64 bits, so a larger number is out of bounds in any case.
 
     Returns
     -------
@@ -161,7 +163,8 @@ def integer(value: Any, name: str, *, low: int | None = None, high: int | None =
         raise TypeError(f"`{name}` must be an integer{rule}; got {describe(value)}") from None
     if isinstance(value, bool) or "bool" in str(getattr(value, "dtype", "")):
         raise TypeError(f"`{name}` must be an integer{rule}; got {describe(value)}")
-    if (low is not None and number < low) or (high is not None and number > high):
+    beyond = abs(number) >= _BEYOND
+    if beyond or (low is not None and number < low) or (high is not None and number > high):
         raise ValueError(f"`{name}` must be an integer{rule}; got {describe(number)}")
     return number
 
@@ -209,3 +212,26 @@ def choice(value: Any, name: str, allowed: Iterable[T]) -> T:
     listing = ", ".join(repr(option) for option in options)
     kind = ValueError if any(isinstance(value, type(option)) for option in options) else TypeError
     raise kind(f"`{name}` must be one of {listing}; got {describe(value)}")
+
+
+def names(value: Any, name: str, allowed: Iterable[str]) -> tuple[str, ...]:
+    """Check a list, set or mapping of words out of a short list and return them in the order given.
+
+    Raises
+    ------
+    TypeError
+        If it is a single string or no such collection, or holds something that is no string.
+    ValueError
+        If a word is not in the list; the list is in the message.
+    """
+    options = tuple(allowed)
+    if isinstance(value, (str, bytes, bytearray)) or not isinstance(value, (Sequence, Set, Mapping)):
+        raise TypeError(f"`{name}` must be a list of names among {', '.join(options)}; got {describe(value)}")
+    found = []
+    for entry in value:
+        if not isinstance(entry, str):
+            raise TypeError(f"`{name}` must hold names among {', '.join(options)}; got {describe(entry)}")
+        if entry not in options:
+            raise ValueError(f"`{name}` must hold names among {', '.join(options)}; got {describe(entry)}")
+        found.append(str(entry))
+    return tuple(found)

@@ -472,7 +472,7 @@ def test_summary_checks_its_options(name, value):
 
 
 def test_to_json_checks_its_option():
-    for value in (-1, "x", 1.5):
+    for value in (-1, "x", 1.5, 2**31):
         with pytest.raises((ValueError, TypeError), match="`indent`"):
             Everything().to_json(indent=value)
 

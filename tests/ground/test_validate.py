@@ -9,7 +9,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rankdiag._validate import RankdiagWarning, boolean, choice, describe, integer, real, string
+from rankdiag._validate import RankdiagWarning, boolean, choice, describe, integer, names, real, string
 from rankdiag.testing._values import hostile_arrays, hostile_objects
 
 EVERYTHING = [*hostile_objects(), *hostile_arrays()]
@@ -21,6 +21,7 @@ CHECKS = {
     "boolean": lambda value: boolean(value, "x"),
     "string": lambda value: string(value, "x"),
     "choice of str": lambda value: choice(value, "x", ("svd", "gram")),
+    "names": lambda value: names(value, "x", ("svd", "gram")),
     "choice of mixed": lambda value: choice(value, "x", ("inf", 1, 2.0, None, True)),
 }
 
@@ -89,7 +90,10 @@ def test_integer_refuses_other_kinds(value):
 
 
 def test_integer_bounds_and_numbers_too_long_to_print():
-    assert integer(10**5000, "n", low=1) == 10**5000
+    assert integer(2**63 - 1, "n", low=1) == 2**63 - 1
+    for value in (2**63, -(2**63), 10**5000):
+        with pytest.raises(ValueError, match="`n` must be an integer; got"):
+            integer(value, "n")
     for value in (0, 11, 10**5000, -(10**5000)):
         with pytest.raises(ValueError, match=r"`n` must be an integer >= 1 and <= 10; got"):
             integer(value, "n", low=1, high=10)
@@ -117,6 +121,18 @@ def test_choice():
     with pytest.raises((TypeError, ValueError), match="`c` must be one of 1, 2"):
         choice(True, "c", (1, 2))  # equal to 1, and yet another thing
     assert choice("b", "c", iter(("a", "b"))) == "b"
+
+
+def test_names():
+    assert names(["b", "a"], "c", ("a", "b")) == ("b", "a")
+    assert names({"a": 1}, "c", ("a",)) == names({"a"}.union(), "c", iter("a")) == ("a",)
+    assert names((), "c", ("a",)) == ()
+    with pytest.raises(TypeError, match="`c` must be a list of names among a, b; got 'ab'"):
+        names("ab", "c", ("a", "b"))
+    with pytest.raises(ValueError, match="`c` must hold names among a, b; got 'x'"):
+        names(["a", "x"], "c", ("a", "b"))
+    with pytest.raises(TypeError, match="`c` must hold names among a, b; got 3"):
+        names(["a", 3], "c", ("a", "b"))
 
 
 @pytest.mark.parametrize("value", EVERYTHING, ids=lambda value: value.label)

@@ -141,12 +141,12 @@ def test_ignore():
         random.random()
     random.setstate(state)
     with pytest.raises(ValueError, match=r"`ignore` must hold names among python random state, .*; got 'nothing'"):
-        no_global_change(ignore=["nothing"]).__enter__()
+        no_global_change(ignore=["nothing"])
     for value in ("warning filters", 3):
         with pytest.raises(TypeError, match="`ignore`"):
-            no_global_change(ignore=value).__enter__()
+            no_global_change(ignore=value)
     with pytest.raises(TypeError, match="`restore`"):
-        no_global_change(restore=1).__enter__()
+        no_global_change(restore=1)
 
 
 def test_as_a_decorator():
@@ -157,6 +157,19 @@ def test_as_a_decorator():
     for _ in range(2):
         with pytest.raises(GlobalStateError):
             careless()
+
+
+def test_one_guard_may_be_entered_again_while_it_is_open():
+    guard = no_global_change()
+
+    @guard
+    def deeper(depth):
+        return deeper(depth - 1) if depth else random.random()
+
+    with pytest.raises(GlobalStateError):
+        deeper(3)
+    with guard, guard:
+        pass
 
 
 def test_messages_say_what_became_of_it(monkeypatch):

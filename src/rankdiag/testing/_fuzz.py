@@ -12,7 +12,7 @@ from typing import Any, ClassVar, Literal
 from rankdiag._document import Column
 from rankdiag._optional import MissingExtraError
 from rankdiag._result import Meta, Table
-from rankdiag._validate import boolean, describe, integer, real
+from rankdiag._validate import boolean, describe, integer, names, real
 from rankdiag.testing._observe import Hang, Outcome, aliases, has_nan, observe
 from rankdiag.testing._signature import Parameter, parameters_of
 from rankdiag.testing._values import Hostile, hostile_arrays, hostile_objects
@@ -227,7 +227,7 @@ def fuzz(
     parameters = parameters_of(function)
     known = {parameter.name for parameter in parameters}
     given, more = _by_name(arguments, "arguments", known), _by_name(extra, "extra", known)
-    left = _names(skip, "skip", known)
+    left = names(skip, "skip", sorted(known))
     runner = _Runner(
         function=function,
         parameters=parameters,
@@ -243,6 +243,15 @@ def fuzz(
     for case in itertools.islice(cases, limit):
         runner.run(case)
     return runner.report()
+
+
+def plain_result(function: Callable[..., Any], *, arguments: Mapping[str, Any] | None = None) -> Any:
+    """Make the plain call that `fuzz` starts from, and return what it returned."""
+    runner = _Runner(function=function, parameters=parameters_of(function))
+    outcome = runner.call(runner.plain_call(dict(arguments or {})))[1]
+    if outcome.error is not None:
+        raise outcome.error
+    return outcome.value
 
 
 # --- what is called ----------------------------------------------------------------------------------------------
@@ -328,11 +337,11 @@ class _Runner:
 
     function: Callable[..., Any]
     parameters: tuple[Parameter, ...]
-    allowed: tuple[type[BaseException], ...]
-    allowed_warnings: tuple[type[Warning], ...]
-    nan_ok: bool
-    strict: bool
-    time_limit: float
+    allowed: tuple[type[BaseException], ...] = ()
+    allowed_warnings: tuple[type[Warning], ...] = ()
+    nan_ok: bool = False
+    strict: bool = True
+    time_limit: float = 10.0
     cases: int = 0
     returned: int = 0
     refused: int = 0
@@ -347,16 +356,17 @@ class _Runner:
         product = itertools.product(*(parameter.candidates() for parameter in open_))
         for makers in itertools.islice(product, _ATTEMPTS):
             plain = {**fixed, **{parameter.name: make for parameter, make in zip(open_, makers, strict=True)}}
-            last = self._call(plain)[1].error
+            last = self.call(plain)[1].error
             if last is None or isinstance(last, MissingExtraError):
                 return plain
-        names = ", ".join(f"`{parameter.name}`" for parameter in open_)
+        asked = ", ".join(f"`{parameter.name}`" for parameter in open_)
         raise ValueError(
-            f"`arguments` must hold a legal plain call of {_name(self.function)}; {names or 'what was passed'} "
+            f"`arguments` must hold a legal plain call of {_name(self.function)}; {asked or 'what was passed'} "
             f"was not accepted: {type(last).__name__}: {last}"
         )
 
-    def _call(self, makers: Mapping[str, Callable[[], Any]], huge: bool = False) -> tuple[dict[str, Any], Outcome]:
+    def call(self, makers: Mapping[str, Callable[[], Any]], huge: bool = False) -> tuple[dict[str, Any], Outcome]:
+        """Make the arguments and one watched call with them."""
         arguments = {name: make() for name, make in makers.items()}
         first = [arguments[p.name] for p in self.parameters if p.positional and p.name in arguments]
         positional = {p.name for p in self.parameters if p.positional}
@@ -368,7 +378,7 @@ class _Runner:
 
     def run(self, case: _Case) -> None:
         """Make one call and judge it."""
-        arguments, outcome = self._call(case.makers, case.huge)
+        arguments, outcome = self.call(case.makers, case.huge)
         self.cases += 1
         error = outcome.error
         if error is None:
@@ -404,8 +414,8 @@ class _Runner:
             self._add("assertion", case, f"AssertionError: {error}")
         elif isinstance(error, (ValueError, TypeError)):
             self.refused += 1
-            names = [parameter.name for parameter in self.parameters]
-            if not _names_one_of(str(error), [*names, "no_such_parameter"]):
+            known = [parameter.name for parameter in self.parameters]
+            if not _names_one_of(str(error), [*known, "no_such_parameter"]):
                 self._add("unnamed", case, f"{type(error).__name__}: {error}")
         else:
             self._add("crash", case, f"{type(error).__name__}: {error}")
@@ -440,8 +450,8 @@ class _Runner:
         )
 
 
-def _names_one_of(text: str, names: Sequence[str]) -> bool:
-    quoted = "|".join(map(re.escape, names))
+def _names_one_of(text: str, known: Sequence[str]) -> bool:
+    quoted = "|".join(map(re.escape, known))
     return re.search(rf"[`'\"]({quoted})[`'\"=]", text) is not None
 
 
@@ -459,17 +469,8 @@ def _by_name(value: Any, name: str, known: Collection[str]) -> dict[str, Any]:
         return {}
     if not isinstance(value, Mapping):
         raise TypeError(f"`{name}` must be a mapping of parameters to values; got {describe(value)}")
-    _names(value, name, known)
+    names(value, name, sorted(known))
     return dict(value)
-
-
-def _names(value: Any, name: str, known: Collection[str]) -> Collection[str]:
-    if isinstance(value, (str, bytes)) or not isinstance(value, Collection):
-        raise TypeError(f"`{name}` must be a collection of names; got {describe(value)}")
-    for entry in value:
-        if entry not in known:
-            raise ValueError(f"`{name}` must name parameters among {', '.join(sorted(known))}; got {describe(entry)}")
-    return value
 
 
 def _types(value: Any, name: str, base: type[Any]) -> tuple[type[Any], ...]:

@@ -7,13 +7,14 @@ import os
 import random
 import sys
 import warnings
-from collections.abc import Callable, Collection, Generator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Mapping
+from contextlib import ContextDecorator
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any
 
 from rankdiag._optional import is_loaded
-from rankdiag._validate import boolean, describe
+from rankdiag._validate import boolean, names
 
 __all__ = ["GlobalStateError", "changed", "no_global_change", "put_back", "snapshot"]
 
@@ -72,9 +73,9 @@ def changed(before: Snapshot, after: Snapshot) -> dict[str, str]:
     return found
 
 
-def put_back(before: Snapshot, names: Collection[str]) -> None:
+def put_back(before: Snapshot, states: Collection[str]) -> None:
     """Restore the named state where that is possible."""
-    for name in names:
+    for name in states:
         write = _PROBES[name].write
         if write is not None:
             write(before.values[name])
@@ -99,8 +100,7 @@ def _short(value: Any) -> str:
     return text if len(text) <= 60 else text[:57] + "..."
 
 
-@contextmanager
-def no_global_change(*, ignore: Collection[str] = (), restore: bool = True) -> Generator[None, None, None]:
+def no_global_change(*, ignore: Collection[str] = (), restore: bool = True) -> Guard:
     """Fail if the block, or the function it decorates, changes global state.
 
     Watched are the random states of Python, numpy and torch; numpy's error handling and print options; torch's
@@ -116,15 +116,14 @@ def no_global_change(*, ignore: Collection[str] = (), restore: bool = True) -> G
     restore : bool
         Whether a change is undone before the error is raised.
 
-    Yields
-    ------
-    None
-        Nothing.
+    Returns
+    -------
+    context manager and decorator
+        Leaving it raises `GlobalStateError` if something changed. An error that the block itself raises passes
+        through, with a note about the change.
 
     Raises
     ------
-    GlobalStateError
-        If something changed. An error that the block itself raises passes through, with a note about the change.
     TypeError
         If `ignore` is a string or no collection, or `restore` no boolean.
     ValueError
@@ -147,27 +146,32 @@ def no_global_change(*, ignore: Collection[str] = (), restore: bool = True) -> G
         ...
     rankdiag.testing._guard.GlobalStateError: the block changed python random state (it is another one now)
     """
-    if isinstance(ignore, (str, bytes)) or not isinstance(ignore, Collection):
-        raise TypeError(f"`ignore` must be a collection of names; got {describe(ignore)}")
-    unknown = [name for name in ignore if name not in _PROBES]
-    if unknown:
-        raise ValueError(f"`ignore` must hold names among {', '.join(_PROBES)}; got {describe(unknown[0])}")
-    undo = boolean(restore, "restore")
-    before = snapshot(ignore)
-    try:
-        yield
-    except BaseException as error:
-        found = changed(before, snapshot(ignore))
-        if found:
-            error.add_note(_sentence(found))
-            if undo:
-                put_back(before, found)
-        raise
-    found = changed(before, snapshot(ignore))
-    if found:
-        if undo:
+    return Guard(names(ignore, "ignore", _PROBES), boolean(restore, "restore"))
+
+
+class Guard(ContextDecorator):
+    """What `no_global_change` returns; it may be entered again, also while it is open."""
+
+    def __init__(self, ignore: Collection[str], restore: bool) -> None:
+        self._ignore = ignore
+        self._restore = restore
+        self._open: list[Snapshot] = []
+
+    def __enter__(self) -> None:
+        self._open.append(snapshot(self._ignore))
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        before = self._open.pop()
+        found = changed(before, snapshot(self._ignore))
+        if not found:
+            return
+        if self._restore:
             put_back(before, found)
-        raise GlobalStateError(_sentence(found))
+        if error is None:
+            raise GlobalStateError(_sentence(found))
+        error.add_note(_sentence(found))
 
 
 def _sentence(found: Mapping[str, str]) -> str:

@@ -54,9 +54,9 @@ class Parameter:
         if self.kinds is None:
             return (*literal, *_ARRAYS, *_OTHERS["int"], *_OTHERS["str"], *_OTHERS["iterable"], *_OTHERS["mapping"])
         found = list(literal)
-        for kind in ("array", "int", "float", "str", "mapping", "iterable", "callable"):
+        for kind in ("tensor", "array", "int", "float", "str", "mapping", "iterable", "callable"):
             if kind in self.kinds:
-                found += _ARRAYS if kind == "array" else _OTHERS[kind]
+                found += _ARRAYS if kind == "array" else _tensors() if kind == "tensor" else _OTHERS[kind]
         return tuple(found)
 
 
@@ -71,6 +71,17 @@ _ARRAYS: tuple[Callable[[], Any], ...] = (
     lambda: np.array([[[2.0, 0.5], [0.1, 1.0]], [[1.0, 0.0], [0.3, 0.7]]]),
     lambda: np.array([0, 1]),
 )
+
+
+def _tensors() -> list[Callable[[], Any]]:
+    import torch
+
+    def tensor(make: Callable[[], Any]) -> Callable[[], Any]:
+        return lambda: torch.from_numpy(make())
+
+    return [tensor(make) for make in _ARRAYS]
+
+
 _OTHERS: dict[str, tuple[Callable[[], Any], ...]] = {
     "int": (_same(2), _same(1), _same(4), _same(0)),
     "float": (_same(0.5), _same(2.0), _same(1.0)),
@@ -211,7 +222,7 @@ def _read(hint: Any) -> tuple[frozenset[str] | None, tuple[Any, ...]]:
         import torch
 
         if issubclass(plain, torch.Tensor):
-            return _ARRAY, ()
+            return _ARRAY | {"tensor"}, ()
     if not isinstance(plain, type) or getattr(plain, "_is_protocol", False):
         return None, ()
     for known, kind in _KINDS:

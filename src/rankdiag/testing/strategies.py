@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankdiag._optional import optional
-from rankdiag._validate import boolean, choice, describe, integer, real
+from rankdiag._validate import boolean, integer, names, real
 from rankdiag.testing._values import Group, Hostile, hostile_arrays
 
 if TYPE_CHECKING:
@@ -82,10 +82,14 @@ def scales(*, low: float = 1e-300, high: float = 1e300) -> st.SearchStrategy[flo
     >>> find(scales(), lambda scale: scale > 0)
     1.0
     """
-    smallest = real(low, "low", low=0.0, low_open=True)
-    largest = real(high, "high", low=0.0, low_open=True)
+    return _scales(low, high, "low", "high")
+
+
+def _scales(low: float, high: float, low_name: str, high_name: str) -> st.SearchStrategy[float]:
+    smallest = real(low, low_name, low=0.0, low_open=True)
+    largest = real(high, high_name, low=0.0, low_open=True)
     if smallest > largest:
-        raise ValueError(f"`low` must be at most `high`; got {smallest!r} and {largest!r}")
+        raise ValueError(f"`{low_name}` must be at most `{high_name}`; got {smallest!r} and {largest!r}")
     exponents = st.floats(float(np.log10(smallest)), float(np.log10(largest)))
     return exponents.map(lambda exponent: min(max(10.0**exponent, smallest), largest))
 
@@ -131,10 +135,10 @@ def spectra(
     array([1., 1.])
     """
     smallest, largest = _sizes(min_size, max_size)
-    common = scales(low=min_scale, high=max_scale)
-    names = _members(kinds, "kinds", _KINDS)
+    common = _scales(min_scale, max_scale, "min_scale", "max_scale")
+    shapes_of = _members(kinds, "kinds", _KINDS)
     sizes = st.integers(smallest, largest)
-    return st.tuples(st.sampled_from(names), sizes, common).flatmap(
+    return st.tuples(st.sampled_from(shapes_of), sizes, common).flatmap(
         lambda drawn: _shape(drawn[0], drawn[1]).map(lambda values: _read_only(np.sort(values)[::-1] * drawn[2]))
     )
 
@@ -273,11 +277,11 @@ def matrices(
     """
     smallest, largest = _sizes(min_side, max_side, "side")
     same = boolean(square, "square")
-    common = scales(low=min_scale, high=max_scale)
-    names = _members(kinds, "kinds", _KINDS)
+    common = _scales(min_scale, max_scale, "min_scale", "max_scale")
+    shapes_of = _members(kinds, "kinds", _KINDS)
     sides = st.integers(smallest, largest)
     shapes = sides.map(lambda side: (side, side)) if same else st.tuples(sides, sides)
-    return st.tuples(st.sampled_from(names), shapes, common).flatmap(lambda drawn: _prescribed(*drawn))
+    return st.tuples(st.sampled_from(shapes_of), shapes, common).flatmap(lambda drawn: _prescribed(*drawn))
 
 
 def _prescribed(kind: SpectrumKind, shape: tuple[int, int], scale: float) -> st.SearchStrategy[PrescribedMatrix]:
@@ -388,8 +392,7 @@ def bad_arrays(*, groups: Collection[Group] = (), skip: Collection[Group] = ()) 
     array(2.)
     """
     known = tuple(name for name in get_args(Group) if name != "object")
-    wanted = set(_members(groups, "groups", known, empty=True)) or set(known)
-    wanted -= set(_members(skip, "skip", known, empty=True))
+    wanted = set(names(groups, "groups", known) or known) - set(names(skip, "skip", known))
     values: list[Hostile] = [value for value in hostile_arrays() if value.group in wanted]
     if not values:
         raise ValueError("`skip` must leave something to draw from; got every group")
@@ -401,10 +404,8 @@ def _sizes(smallest: Any, largest: Any, what: str = "size") -> tuple[int, int]:
     return low, integer(largest, f"max_{what}", low=low)
 
 
-def _members(given: Any, name: str, known: tuple[Any, ...], *, empty: bool = False) -> list[Any]:
-    if isinstance(given, (str, bytes)) or not isinstance(given, Collection):
-        raise TypeError(f"`{name}` must be a collection of names; got {describe(given)}")
-    members = [choice(member, name, known) for member in given]
-    if not members and not empty:
+def _members(given: Any, name: str, known: tuple[Any, ...]) -> list[Any]:
+    members = list(names(given, name, known))
+    if not members:
         raise ValueError(f"`{name}` must not be empty")
     return members
