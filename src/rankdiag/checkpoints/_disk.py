@@ -64,13 +64,15 @@ class DiskSource(TensorSource):
             revision=revision,
         )
         self._entries = {entry.name: entry for _, entries, _ in shards for entry in entries}
-        self._handles = _Handles({file: stamp for file, _, stamp in shards})
+        self._stamps = {file: stamp for file, _, stamp in shards}
+        self._handles = _Handles()
 
     def _fill(self, info: TensorInfo, rows: Span, columns: Span, out: NDArray[Any]) -> None:
         entry = self._entries[info.name]
         width = info.matrix_shape[1]
-        with self._handles.use(info.file or "") as handle:
-            reader = _Reader(handle, entry, out.dtype)
+        stamp = self._stamps[info.file or ""]
+        with self._handles.use(stamp) as handle:
+            reader = _Reader(handle, entry, out.dtype, stamp.shown)
             if columns == (0, width):
                 reader.run(rows[0] * width, out.reshape(-1))
             else:
@@ -99,18 +101,17 @@ def _describe(entry: Entry, file: str) -> TensorInfo:
 class _Handles:
     """Descriptors of the files: opened on first use, shared by threads, few kept open."""
 
-    def __init__(self, stamps: Mapping[str, Stamp]) -> None:
-        self._stamps = stamps
+    def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._open: dict[str, list[int]] = {}  # file -> descriptor, number of users; least recently used first
+        self._open: dict[Stamp, list[int]] = {}  # file -> descriptor, number of users; least recently used first
         self._closed = False
         weakref.finalize(self, _close_all, self._open)
 
     @contextmanager
-    def use(self, file: str) -> Iterator[int]:
+    def use(self, stamp: Stamp) -> Iterator[int]:
         with self._lock:
-            slot = self._open.pop(file, None) or [self._enter(file), 0]
-            self._open[file] = slot
+            slot = self._open.pop(stamp, None) or [_reopen(stamp), 0]
+            self._open[stamp] = slot
             slot[1] += 1
         try:
             yield slot[0]
@@ -119,18 +120,10 @@ class _Handles:
                 slot[1] -= 1
                 self._trim()
 
-    def _enter(self, file: str) -> int:
-        stamp = self._stamps[file]
-        handle, found = open_regular(stamp.path, stamp.shown)
-        if found != stamp:
-            os.close(handle)
-            raise CheckpointError(f"{stamp.shown!r} has changed since it was opened; open the checkpoint again")
-        return handle
-
     def _trim(self) -> None:
-        idle = [file for file, (_, users) in self._open.items() if not users]
-        for file in idle if self._closed else idle[: max(0, len(self._open) - _MAX_OPEN)]:
-            os.close(self._open.pop(file)[0])
+        idle = [stamp for stamp, (_, users) in self._open.items() if not users]
+        for stamp in idle if self._closed else idle[: max(0, len(self._open) - _MAX_OPEN)]:
+            os.close(self._open.pop(stamp)[0])
 
     def close(self) -> None:
         with self._lock:
@@ -138,7 +131,15 @@ class _Handles:
             self._trim()
 
 
-def _close_all(slots: dict[str, list[int]]) -> None:
+def _reopen(stamp: Stamp) -> int:
+    handle, found = open_regular(stamp.path, stamp.shown)
+    if found != stamp:
+        os.close(handle)
+        raise CheckpointError(f"{stamp.shown!r} has changed since it was opened; open the checkpoint again")
+    return handle
+
+
+def _close_all(slots: dict[Stamp, list[int]]) -> None:
     while slots:
         os.close(slots.popitem()[1][0])
 
@@ -146,9 +147,10 @@ def _close_all(slots: dict[str, list[int]]) -> None:
 class _Reader:
     """Reads of one tensor into float32 or float64 memory."""
 
-    def __init__(self, handle: int, entry: Entry, target: np.dtype[Any]) -> None:
+    def __init__(self, handle: int, entry: Entry, target: np.dtype[Any], shown: str) -> None:
         self._handle = handle
         self._entry = entry
+        self._shown = shown
         self._raw = np.dtype(_RAW[entry.code])
         self._direct = entry.code != "BF16" and self._raw == target
 
@@ -209,7 +211,7 @@ class _Reader:
         while count < len(view):
             got = _read_at(self._handle, view[count:], place + count)
             if not got:
-                raise CheckpointError(f"the file of tensor {self._entry.name!r} was truncated while it was read")
+                raise CheckpointError(f"{self._shown!r} was truncated while tensor {self._entry.name!r} was read")
             count += got
 
     def _widen(self, raw: NDArray[Any], out: NDArray[Any]) -> None:

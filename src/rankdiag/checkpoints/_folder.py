@@ -71,7 +71,7 @@ def _open_folder(folder: Path, where: str, revision: str | None) -> DiskSource:
     names = sorted(entry.name for entry in folder.iterdir() if not entry.is_dir() and not entry.name.startswith("."))
     groups = _group(names)
     aside = dict.fromkeys(_pickles(folder), "a pickle, never loaded")
-    if _ADAPTER in groups and _ADAPTER_CONFIG in names:
+    if _ADAPTER in groups and groups[_ADAPTER].files and _ADAPTER_CONFIG in names:
         if "model" in groups:
             raise CheckpointError(
                 f"{where!r} holds both a model and an adapter; pass the file that is meant, for example "

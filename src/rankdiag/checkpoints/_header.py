@@ -242,24 +242,22 @@ def _ask_library(path: str, shown: str) -> None:
 
 def _entry(name: str, fields: Any, start: int, shown: str) -> Entry:
     try:
-        code, shape, (begin, end) = fields["dtype"], fields["shape"], fields["data_offsets"]
-        sizes = [*shape, begin, end]
-        legal = isinstance(shape, list) and all(type(size) is int and 0 <= size < 1 << 63 for size in sizes)
+        code, shape, (begin, end) = fields["dtype"], tuple(fields["shape"]), fields["data_offsets"]
         bits = DTYPES[code][1]
+        if not all(type(size) is int and 0 <= size < 1 << 63 for size in (*shape, begin, end)) or begin > end:
+            raise ValueError(name)
     except (TypeError, KeyError, ValueError):
-        legal = False
-    if not legal or begin > end:
         raise CheckpointError(
             f"{shown!r} is damaged: dtype, shape or offsets of {name!r} are not valid ({fields!r:.200})"
-        )
+        ) from None
     if len(shape) > _MAX_AXES or math.prod(size for size in shape if size) > _MAX_SIZE:
-        raise CheckpointError(f"{shown!r} is damaged: {name!r} has the impossible shape {tuple(shape)!r:.200}")
+        raise CheckpointError(f"{shown!r} is damaged: {name!r} has the impossible shape {shape!r:.200}")
     if math.prod(shape) * bits != 8 * (end - begin):
         raise CheckpointError(
-            f"{shown!r} is damaged: {name!r} of shape {tuple(shape)} and dtype {code} has {end - begin} bytes; "
+            f"{shown!r} is damaged: {name!r} of shape {shape} and dtype {code} has {end - begin} bytes; "
             f"{math.prod(shape) * bits / 8:g} are needed"
         )
-    return Entry(name, tuple(shape), code, start + begin, end - begin)
+    return Entry(name, shape, code, start + begin, end - begin)
 
 
 def _require_cover(entries: list[Entry], start: int, size: int, shown: str) -> None:

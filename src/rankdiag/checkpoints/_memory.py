@@ -212,7 +212,8 @@ def _describe_torch(name: str, tensor: Any, location: str) -> tuple[TensorInfo, 
 def _torch_reason(tensor: Any, name: str, location: str) -> str:
     import torch
 
-    if type(tensor).__torch_dispatch__ is not torch.Tensor.__torch_dispatch__:
+    plain: Any = torch.Tensor
+    if type(tensor).__torch_dispatch__ is not plain.__torch_dispatch__:
         return f"tensor subclass {type(tensor).__name__}: no plain data behind it"
     if tensor.layout != torch.strided:
         return f"sparse tensor ({str(tensor.layout).removeprefix('torch.')})"
