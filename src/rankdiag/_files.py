@@ -6,6 +6,8 @@ import os
 import secrets
 from pathlib import Path
 
+from rankdiag._validate import describe
+
 __all__ = ["write_text"]
 
 
@@ -29,15 +31,21 @@ def write_text(path: str | os.PathLike[str], text: str) -> Path:
 
     Raises
     ------
+    TypeError
+        If `path` is no path.
+    ValueError
+        If no file can have this name.
     FileNotFoundError
         If the folder does not exist.
     OSError
         If the folder cannot be written to, or the path is that of a folder.
     """
-    given = Path(path)
+    given = _file_path(path)
     target = Path(os.path.realpath(given))
     if not target.parent.is_dir():
-        raise FileNotFoundError(f"the folder of {str(given)!r} does not exist; create it first")
+        raise FileNotFoundError(f"`path` must lie in a folder that exists; create that of {str(given)!r} first")
+    if target.is_dir():
+        raise IsADirectoryError(f"`path` must be that of a file; {str(given)!r} is a folder")
     data = text.encode("utf-8", "backslashreplace")
     if target.exists() and not target.is_file():
         target.write_bytes(data)
@@ -57,3 +65,19 @@ def write_text(path: str | os.PathLike[str], text: str) -> Path:
         temporary.unlink(missing_ok=True)
         raise
     return given
+
+
+def _file_path(path: str | os.PathLike[str]) -> Path:
+    try:
+        name = os.fspath(path)
+    except TypeError:
+        raise TypeError(f"`path` must be the path of a file; got {describe(path)}") from None
+    if not isinstance(name, str):
+        raise TypeError(f"`path` must be a str or a path of that kind; got {describe(path)}")
+    try:
+        legal = b"\0" not in os.fsencode(name)
+    except UnicodeEncodeError:  # half of a surrogate pair
+        legal = False
+    if not legal:
+        raise ValueError(f"`path` must be a name that a file can have; got {describe(path)}")
+    return Path(name)

@@ -66,15 +66,28 @@ def test_permissions_of_an_old_file_are_kept(tmp_path, mode):
 
 
 def test_a_missing_folder(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"the folder of '.*a\.txt' does not exist; create it first"):
+    with pytest.raises(FileNotFoundError, match=r"`path` must lie in a folder that exists; create that of '.*a\.txt' first"):
         write_text(tmp_path / "nowhere" / "a.txt", "x")
 
 
 def test_a_folder_is_no_file(tmp_path):
     (tmp_path / "a").mkdir()
-    with pytest.raises(OSError, match="a"):
-        write_text(tmp_path / "a", "x")
+    for path in (tmp_path / "a", "", "."):
+        with pytest.raises(IsADirectoryError, match="`path` must be that of a file"):
+            write_text(path, "x")
     assert leftovers(tmp_path, "a") == []
+
+
+@pytest.mark.parametrize("path", [None, 3, b"a.txt", ["a"], object()])
+def test_what_is_no_path_is_refused(path):
+    with pytest.raises(TypeError, match="`path` must be"):
+        write_text(path, "x")
+
+
+@pytest.mark.parametrize("path", ["a\0b", "\ud800"])
+def test_names_that_no_file_can_have_are_refused(path):
+    with pytest.raises(ValueError, match="`path` must be a name that a file can have"):
+        write_text(path, "x")
 
 
 def test_a_link_is_followed(tmp_path):

@@ -112,7 +112,7 @@ def test_csv_file(tmp_path):
     table = Rows(rows=(Row(name="é\ud800", value=1.0),))
     text = table.to_csv(tmp_path / "t.csv")
     assert (tmp_path / "t.csv").read_bytes() == text.encode("utf-8", "backslashreplace")
-    with pytest.raises(FileNotFoundError, match="does not exist; create it first"):
+    with pytest.raises(FileNotFoundError, match="`path` must lie in a folder that exists"):
         table.to_csv(tmp_path / "nowhere" / "t.csv")
 
 

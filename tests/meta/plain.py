@@ -42,6 +42,7 @@ ARGUMENTS: dict[str, Callable[[], Mapping[str, Any]]] = {
     "rankdiag.report.to_text": lambda: {"results": spectrum()},
     "rankdiag.report.write_html": lambda: {"results": spectrum(), "path": "written.html"},
     "rankdiag.report.write_json": lambda: {"results": spectrum(), "path": "written.json"},
+    "rankdiag.weights.power_law_tail": lambda: {"evals": np.linspace(1.0, 3.0, 60) ** 4},
     "rankdiag.result_from_dict": lambda: {"data": spectrum().to_dict()},
     "rankdiag.result_from_json": lambda: {"text": spectrum().to_json()},
     "rankdiag.testing.fuzz": lambda: {"function": checked, "max_cases": 3},
