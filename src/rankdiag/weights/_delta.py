@@ -28,8 +28,9 @@ from rankdiag.weights._run import (
     module_in,
     run_jobs,
 )
+from rankdiag.weights._spectra import frobenius
 from rankdiag.weights._subject import Bound, Measured, Options, Subject
-from rankdiag.weights._update import AdapterUpdate, Update, coarser, first_rows, frobenius, renamed
+from rankdiag.weights._update import AdapterUpdate, Update, coarser, first_rows, renamed
 from rankdiag.weights._views import LowRankView, Reader, Runs, StoredView, View, float64_bytes
 
 if TYPE_CHECKING:

@@ -34,8 +34,8 @@ __all__ = ["DEFAULT_MAX_BYTES", "Choices", "Inventoried", "check_choices", "inve
 Source = Union["torch.nn.Module", Mapping[str, Any], str, os.PathLike[str]]
 T = TypeVar("T")
 
-DEFAULT_MAX_BYTES = 1 << 27
-"""A matrix of at most this many float64 bytes (16.7 million entries) is held whole."""
+DEFAULT_MAX_BYTES = 1 << 26
+"""A matrix of at most this many float64 bytes (8.4 million entries) is held whole."""
 
 DEFINITION = "singular values s of each weight matrix; probabilities s / sum(s) (sigma), energy s^2 / sum(s^2)"
 

@@ -23,10 +23,12 @@ from rankdiag.weights._views import KernelView, View, float64_bytes
 if TYPE_CHECKING:
     from rankdiag.spectral import Spectrum
 
-__all__ = ["Found", "NonFiniteError", "decompose", "gram_sum_error", "settled_rank"]
+__all__ = ["Found", "NonFiniteError", "decompose", "frobenius", "gram_sum_error", "settled_rank"]
 
 Floats = NDArray[np.float64]
 SUM_TOLERANCE = 1e-6  # relative error up to which a Gram spectrum may serve the effective rank and the nuclear norm
+_TOP_FROM = 512  # below this smaller side a full decomposition costs little and says more
+_TOP_ERROR = 1e-6  # relative error that the stable rank is good to
 BLOCK_BYTES = 1 << 25  # float64 bytes of one block: enough rows for full matrix-product speed
 
 
@@ -52,7 +54,14 @@ class NonFiniteError(Exception):
 
 
 def decompose(subject: Subject, options: Options, out: Measured) -> Found:
-    from rankdiag.spectral import Spectrum
+    """Return the singular values of a matrix, by the cheapest route that keeps what is wanted.
+
+    Raises
+    ------
+    NonFiniteError
+        If some entries are no numbers.
+    """
+    from rankdiag.spectral import Spectrum, spectrum
 
     factors = subject.factors()
     if factors is not None:
@@ -64,17 +73,17 @@ def decompose(subject: Subject, options: Options, out: Measured) -> Found:
     if size > options.max_bytes and view.streamable:
         return _streamed(subject, options, out)
     array = subject.dense()
+    if options.top_only and array.ndim == 2 and min(array.shape) > _TOP_FROM:
+        top = _top_value(array, subject.dtype)
+        if top is not None:
+            return _found(top, math.nan, array.size, view)  # nothing that is wanted needs the mean
     mean = _mean(array)
     if mean == 0.0 and not array.any():
         nothing = Spectrum.from_values(np.zeros(view.pool * min(view.shape)), input_dtype=subject.dtype)
         return _found(nothing, 0.0, array.size, view)
-    spectrum = _settle(
-        _dense_spectrum(array, options, subject.dtype),
-        options,
-        lambda: _exact(array, subject.dtype),
-        out,
-    )
-    return _found(spectrum, mean, array.size, view)
+    first = _pooled(spectrum(array, method=options.method, need="sums"), subject.dtype)
+    settled = _settle(first, options, lambda: _exact(array, subject.dtype), out)
+    return _found(settled, mean, array.size, view)
 
 
 def _found(spectrum: Spectrum, mean: float, entries: int, view: View) -> Found:
@@ -93,14 +102,40 @@ def _mean(array: NDArray[Any]) -> float:
     return total / array.size
 
 
-def _dense_spectrum(array: NDArray[Any], options: Options, dtype: str) -> Spectrum:
-    from rankdiag.spectral import spectrum
+def _top_value(array: NDArray[Any], dtype: str) -> Spectrum | None:
+    """Return the largest value and the Frobenius norm, by the iteration behind `rankdiag.spectral.stable_rank`.
 
-    if options.top_only and array.ndim == 2:
-        found = spectrum(array, need="top", rng=0)
-    else:
-        found = spectrum(array, method=options.method, need="sums")
-    return _pooled(found, dtype)
+    None for a zero matrix, and for one with entries that are no numbers.
+    """
+    from rankdiag.spectral import Spectrum, stable_rank
+
+    matrix = np.asarray(array, dtype=np.float64)
+    size = frobenius(matrix)
+    if size == 0.0 or not math.isfinite(size):
+        return None
+    top = size / math.sqrt(stable_rank(matrix))
+    shape = (int(matrix.shape[0]), int(matrix.shape[1]))
+    return Spectrum(
+        values=np.array([top]),
+        shape=shape,
+        method="topk",
+        error_bound=_TOP_ERROR * top,
+        input_dtype=dtype,
+        frobenius=size,
+    )
+
+
+def frobenius(array: NDArray[Any]) -> float:
+    """Return the Frobenius norm of entries of any size; those that are no numbers make it infinite or NaN."""
+    flat = np.asarray(array, dtype=np.float64).ravel()
+    with np.errstate(over="ignore", under="ignore"):
+        square = float(flat @ flat)
+    if 1e-280 < square < 1e280:
+        return math.sqrt(square)
+    top = float(np.abs(flat).max(initial=0.0))
+    if top == 0.0 or not math.isfinite(top):
+        return top
+    return top * float(np.linalg.norm(flat / top))
 
 
 def _exact(array: NDArray[Any], dtype: str) -> Spectrum:
@@ -156,14 +191,19 @@ def _from_kernels(subject: Subject, view: KernelView) -> Found:
 def _streamed(subject: Subject, options: Options, out: Measured) -> Found:
     exact = options.method in {"svd", "qr_svd"}
     spectrum, mean, entries = _stream(subject, exact=exact)
+    return _found(_settle(spectrum, options, _second_pass(subject, options), out), mean, entries, subject.view)
+
+
+def _second_pass(subject: Subject, options: Options) -> Callable[[], Spectrum] | None:
+    """Return how to decompose a streamed matrix exactly, or None where that would take too much memory."""
     m, n = subject.view.shape
-    side = min(m, n)
-    # The QR stream holds about three (side, side) arrays; they may weigh as much as the tensor itself in float32.
-    affordable = 3 * 8 * side * side <= max(options.max_bytes, 1 << 28, 4 * m * n)
-    again: Callable[[], Spectrum] | None = None
-    if affordable:
-        again = lambda: _stream(subject, exact=True)[0]  # noqa: E731 - named where it is chosen
-    return _found(_settle(spectrum, options, again, out), mean, entries, subject.view)
+    # As much as the tensor itself takes in float32, and never less than a quarter of a gigabyte.
+    budget = max(options.max_bytes, 1 << 28, 4 * m * n)
+    if 3 * 8 * min(m, n) ** 2 <= budget:  # a QR stream holds the triangle, what it is stacked on, and a copy
+        return lambda: _stream(subject, exact=True)[0]
+    if 2 * 8 * m * n <= budget:
+        return lambda: _exact(subject.dense(), subject.dtype)
+    return None
 
 
 def _stream(subject: Subject, *, exact: bool) -> tuple[Spectrum, float, int]:

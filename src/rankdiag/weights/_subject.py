@@ -38,7 +38,7 @@ class Options:
 
     wanted: frozenset[str]
     method: Literal["auto", "svd", "qr_svd", "gram"] = "auto"
-    max_bytes: int = 1 << 27
+    max_bytes: int = 1 << 26
     baseline: Literal["mp", "shuffle"] = "mp"
 
     @property

@@ -12,10 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankdiag._array import machine_eps
+from rankdiag.weights._spectra import frobenius
 from rankdiag.weights._subject import Bound
 from rankdiag.weights._views import KernelView, LowRankView, NormedView, Runs, StackView, StoredView, View
 
-__all__ = ["AdapterUpdate", "Update", "UpdateStats", "coarser", "first_rows", "frobenius", "renamed"]
+__all__ = ["AdapterUpdate", "Update", "UpdateStats", "coarser", "first_rows", "renamed"]
 
 Floats = NDArray[np.float64]
 
@@ -90,17 +91,6 @@ class UpdateStats:
             for noise in (self.row_noise, self.column_noise)
         ]
         return math.sqrt(tops[0]) + math.sqrt(tops[1])
-
-
-def frobenius(array: NDArray[Any]) -> float:
-    """Return the Frobenius norm of finite entries of any size; entries that are no numbers make it infinite or NaN."""
-    top = float(np.abs(array).max(initial=0.0))
-    if not 1e-150 < top < 1e150:
-        if top == 0.0 or not math.isfinite(top):
-            return top
-        return top * float(np.linalg.norm((array / top).ravel()))
-    flat = np.asarray(array, dtype=np.float64).ravel()
-    return math.sqrt(float(flat @ flat))
 
 
 def _rounding_variance(array: NDArray[Any], dtype: str) -> Floats:
