@@ -43,6 +43,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         Exit code: 0 done, 1 a gate was hit, 2 usage, 3 unreadable or invalid input, 4 a missing extra,
         130 interrupted.
 
+    Raises
+    ------
+    Exception
+        Only what is a defect of this package; wrong usage and bad input end in an exit code and a line on standard
+        error.
+
     Examples
     --------
     >>> from rankdiag.cli import main
