@@ -11,6 +11,7 @@ from hypothesis import HealthCheck, settings
 from rankdiag.testing import BACKENDS, Backend, no_global_change
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # a test never waits for the network
+os.environ.pop("PYTEST_ADDOPTS", None)  # options of this run are not meant for the runs that tests start
 
 settings.register_profile("dev", max_examples=50, deadline=None, derandomize=True, database=None)
 settings.register_profile("ci", max_examples=200, deadline=None, derandomize=True, database=None)
