@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import math
 
 import numpy as np
@@ -50,7 +49,8 @@ def test_any_split_equals_one_shot(method, matrix, seed, pieces):
     assert found.method == method
     assert found.shape == matrix.shape
     assert found.input_dtype == "float64"
-    assert found.error_bound == pytest.approx(whole.error_bound, rel=1e-6)
+    # Adding blocks lengthens the sums of a Gram, and its bound may say so; it may not grow faster than they do.
+    assert 0.5 * whole.error_bound <= found.error_bound <= math.sqrt(1 + pieces) * whole.error_bound + 5e-324
     same(found, matrix, oracle.singular_values(matrix))
     assert np.all(np.abs(found.values - whole.values) <= found.error_bound + whole.error_bound)
     assert found.stable_rank() == pytest.approx(whole.stable_rank(), rel=1e-10)
@@ -138,15 +138,20 @@ def test_zero_blocks_and_short_blocks(method):
 
 
 @both
-def test_the_spectrum_can_be_read_on_the_way(method):
+def test_the_spectrum_is_of_all_rows_or_refused(method):
     matrix = np.random.default_rng(1).standard_normal((12, 4))
     accumulator = KINDS[method](4, shape=(12, 4), input_dtype="float64")
+    with pytest.raises(ValueError, match="shape"):
+        accumulator.spectrum()
     accumulator.update(matrix[:8])
-    with contextlib.suppress(ValueError):  # it may insist on every row of the shape
+    with pytest.raises(ValueError, match=r"shape.*\b8\b"):  # a part must not pass for the whole
         accumulator.spectrum()
     accumulator.update(matrix[8:])
     for _ in range(2):
         same(accumulator.spectrum(), matrix, oracle.singular_values(matrix))
+    twice = accumulate(method, [matrix, matrix], (12, 4))
+    with pytest.raises(ValueError, match=r"shape.*\b24\b"):
+        twice.spectrum()
 
 
 @both
@@ -231,15 +236,15 @@ def test_memory_of_an_accumulator_does_not_grow():
 
     rng = np.random.default_rng(0)
     for kind in KINDS.values():
-        accumulator = kind(32, shape=(20_000, 32), input_dtype="float64")
+        accumulator = kind(32, shape=(5000, 32), input_dtype="float64")
         block = rng.standard_normal((200, 32))
         accumulator.update(block)
         tracemalloc.start()
-        for _ in range(99):
+        for _ in range(24):
             accumulator.update(block)
         kept, peak = tracemalloc.get_traced_memory()
         tracemalloc.stop()
         assert kept < 4 * 32 * 32 * 8
         assert peak < 4 * (block.nbytes + 32 * 32 * 8)
         values = accumulator.spectrum().values
-        np.testing.assert_allclose(values, 10 * np.linalg.svd(block, compute_uv=False), rtol=1e-10)
+        np.testing.assert_allclose(values, 5 * np.linalg.svd(block, compute_uv=False), rtol=1e-10)

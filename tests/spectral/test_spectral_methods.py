@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 import rankdiag.spectral as sp
@@ -142,6 +142,31 @@ def test_gram_refuses_a_count_inside_its_noise():
     assert s.certified_rank(1e-3) == 3
 
 
+def test_gram_refuses_an_eps_rank_inside_its_noise():
+    rng = np.random.default_rng(1)
+    s = sp.spectrum(rng.standard_normal((40, 3)) @ rng.standard_normal((3, 30)), method="gram")
+    for eps in (0, 1e-14, 1e-10):
+        with pytest.raises(ValueError, match="gram"):
+            s.eps_rank(eps)
+    assert s.eps_rank(1e-3) == 3
+    assert sp.spectrum(np.diag([3.0, 2.0, 1.0]), method="gram").eps_rank(0.5) == 2
+
+
+@given(cases(max_side=10, kinds=("gaussian", "deficient", "cliff", "steep")), st.floats(-16, -0.05))
+def test_gram_never_gives_a_wrong_eps_rank(case, exponent):
+    eps = 10.0**exponent
+    truth = oracle.singular_values(case.matrix)
+    whole = oracle.tail(truth, 0)
+    tails = [oracle.tail(truth, r) for r in range(truth.size + 1)]
+    assume(all(abs(t - eps * whole) > 1e-13 * whole for t in tails))
+    found, refusal = oracle.attempt(lambda: sp.spectrum(case.matrix, method="gram").eps_rank(eps))
+    if refusal:
+        assert "gram" in refusal
+        assert eps < 1e-5 or min(abs(t - eps * whole) for t in tails) < 1e-5 * whole
+    else:
+        assert found == oracle.eps_rank(truth, eps)
+
+
 def test_gram_allows_the_count_of_a_coarse_input():
     matrix = np.diag([1.0, 0.5, 1e-2]).astype(np.float32)  # threshold 3.6e-7, Gram noise 2.6e-8
     assert sp.spectrum(matrix, method="gram").numerical_rank() == 3
@@ -244,6 +269,38 @@ def test_slq_has_no_values(slq):
 def test_topk_certified_rank_is_still_a_lower_bound(topk):
     found, refusal = oracle.attempt(lambda: topk.certified_rank(float(TRUTH[1])))
     assert "topk" in refusal if refusal else found <= 1
+
+
+def test_partial_spectra_of_stacks_and_complex_matrices():
+    rng = np.random.default_rng(4)
+    stack = rng.standard_normal((2, 3, 20, 10))
+    top = sp.spectrum(stack, method="topk", k=2, rng=0)
+    assert top.values.shape == (2, 3, 2)
+    truth = np.linalg.svd(stack, compute_uv=False)
+    np.testing.assert_allclose(top.values, truth[..., :2], rtol=1e-6)
+    np.testing.assert_allclose(top.stable_rank(), (truth**2).sum(-1) / truth[..., 0] ** 2, rtol=1e-6)
+    np.testing.assert_allclose(top.distance_to_rank(1), np.sqrt((truth[..., 1:] ** 2).sum(-1)), rtol=1e-6)
+    low, high, stderr = sp.spectrum(stack, method="slq", rng=0).bracket
+    exact = np.array([[oracle.effective_rank(truth[i, j]) for j in range(3)] for i in range(2)])
+    assert low.shape == high.shape == stderr.shape == (2, 3)
+    assert np.all(low - 4 * stderr <= exact)
+    assert np.all(exact <= high + 4 * stderr)
+    matrix = rng.standard_normal((9, 12)) + 1j * rng.standard_normal((9, 12))
+    values = oracle.singular_values(matrix).astype(float)
+    np.testing.assert_allclose(sp.spectrum(matrix, method="topk", k=3, rng=0).values, values[:3], rtol=1e-6)
+    low, high, stderr = sp.spectrum(matrix, method="slq", rng=0).bracket
+    assert low - 4 * stderr <= oracle.effective_rank(values) <= high + 4 * stderr
+
+
+def test_options_of_other_methods_are_refused():
+    for options, word in (
+        ({"method": "svd", "k": 3}, "k"),
+        ({"k": 3}, "k"),
+        ({"method": "gram", "probes": 3}, "probes"),
+        ({"method": "topk", "steps": 3}, "steps"),
+    ):
+        with pytest.raises(ValueError, match=f"`{word}`"):
+            sp.spectrum(MATRIX, **options)
 
 
 def test_topk_of_everything_and_of_one():

@@ -239,6 +239,18 @@ def test_from_values_is_the_same_as_the_matrix():
     assert sp.Spectrum.from_values([1.0, 1e-5], input_dtype="float32").numerical_rank() == 2
 
 
+def test_from_values_with_room_for_zeros():
+    s = sp.Spectrum.from_values([2.0, 1.0], shape=(5, 4))
+    assert s.distance_to_rank(3) == 0
+    assert s.distance_to_rank(4) == 0
+    assert s.distance_to_rank(1) == 1
+    assert s.numerical_rank() == 2
+    with pytest.raises(ValueError, match="rank"):
+        s.distance_to_rank(5)
+    stack = sp.Spectrum.from_values(np.array([[1.0, 1.0, 1.0], [0.0, 2.0, 0.0]]))
+    np.testing.assert_allclose(stack.effective_rank(), [3, 1])
+
+
 def test_readings_take_a_spectrum_as_they_take_a_matrix():
     s = sp.spectrum(HILBERT)
     assert sp.effective_rank(s, weights="energy") == s.effective_rank(weights="energy")
