@@ -20,6 +20,7 @@ from rankdiag.spectral._decompose import (
     START_SEED,
     TINY,
     Decomposition,
+    as_reals,
     binary_exponent,
     full_decomposition,
     rescale,
@@ -83,7 +84,7 @@ def _orthonormal_rows(
 
 
 def _norm(rows: NDArray[Any]) -> float:
-    return math.sqrt(np.vdot(rows, rows).real)
+    return math.sqrt(abs(np.vdot(rows, rows)))
 
 
 def _refill(q: NDArray[Any], dead: NDArray[Any], basis: NDArray[Any], rng: np.random.Generator) -> NDArray[Any]:
@@ -188,7 +189,7 @@ def largest_values(
 def _residual(a: NDArray[Any], ritz: Ritz) -> float:
     """Return the Frobenius norm of A^H U - V S, which no singular value is further from a Ritz value than."""
     a_c = a.conj() if a.dtype.kind == "c" else a
-    return float(np.linalg.norm(ritz.left @ a_c - ritz.values[:, None].astype(a.real.dtype) * ritz.right))
+    return float(np.linalg.norm(ritz.left @ a_c - ritz.values[:, None].astype(np.finfo(a.dtype).dtype) * ritz.right))
 
 
 def top_decomposition(
@@ -241,13 +242,10 @@ def top_decomposition(
 
 def frobenius_norm(work: NDArray[Any]) -> Floats:
     """Return the Frobenius norm over the last two axes, summed in float64."""
-    flat = work.reshape(*work.shape[:-2], -1)
-    if flat.ndim == 1 and flat.dtype in (np.float64, np.complex128):
-        return np.asarray(np.sqrt(np.vdot(flat, flat).real), dtype=np.float64)
-    if flat.dtype.kind == "c":
-        flat = flat.view(flat.real.dtype) if flat.flags.c_contiguous else np.concatenate([flat.real, flat.imag], -1)
-    out: Floats = np.sqrt(np.einsum("...i,...i->...", flat, flat, dtype=np.float64))
-    return out
+    flat = as_reals(work)
+    if flat.ndim == 1 and flat.dtype == np.float64:
+        return np.asarray(math.sqrt(flat @ flat))
+    return np.asarray(np.sqrt(np.einsum("...i,...i->...", flat, flat, dtype=np.float64)))
 
 
 def stable_rank_of(array: NDArray[Any]) -> float | None:

@@ -6,8 +6,8 @@ exactly: with orthonormal bases U, V of their singular subspaces and R V^H = U^H
     A = U R V^H + F,   U^H F = 0,   so   A^H A = V R^H R V^H + F^H F,
 
 and the values of A are those of R together with those of F, up to twice the norm of the coupling F V. F has a scale of
-its own, so its Gram matrix sees the floor. Both parts and the coupling are computed, so the bound is measured, not
-assumed. (Derived here; the perturbation step is Weyl's inequality.)
+its own, so its Gram matrix sees the floor. The coupling is computed and has to be below a quarter of the rounding of an
+SVD, so the bound is measured, not assumed. (Derived here; the perturbation step is Weyl's inequality.)
 """
 
 from __future__ import annotations
@@ -65,9 +65,9 @@ def deflated_gram(array: NDArray[Any], coarse: Decomposition) -> Decomposition |
     coupling = float(np.linalg.norm(rest @ v))
     part = full_decomposition(rest, "gram")
     top = np.linalg.svd(r, compute_uv=False)
-    rounding = float(svd_bound(top[0], work.shape, EPS64)) / 2.0
-    total = 2.0 * coupling + max(float(part.bound), 0.0) + rounding
-    if total >= bound / 16.0:
+    rounding = float(svd_bound(top[0], work.shape, EPS64))
+    total = float(part.bound) + rounding
+    if 4.0 * coupling > rounding or total >= bound / 16.0:
         return None
     # F has rank at most n - strong: its smallest `strong` values are zeros that stand for the directions taken out
     merged = np.sort(np.concatenate([top, part.values[: len(values) - strong]]))[::-1]

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 __all__ = [
+    "bracketed_eps_rank",
     "count_above",
     "effective_rank",
     "eps_rank",
@@ -143,6 +144,30 @@ def eps_rank(values: Floats, eps: float) -> Floats:
     tails = _tails_upward(values)
     kept = tails > eps * tails[..., -1:]
     return np.asarray(kept.sum(axis=-1), dtype=np.float64)
+
+
+def bracketed_eps_rank(tails: Floats, unsure: Floats, eps: float) -> tuple[Floats, bool]:
+    """Return the eps-rank from tail energies that are only known to lie within `unsure`, and whether that settles it.
+
+    Parameters
+    ----------
+    tails, unsure : ndarray, shape (..., k + 1)
+        Shares of the energy beyond rank R = 0..k, and how far each may be off.
+    eps : float
+        Share of the norm.
+
+    Returns
+    -------
+    rank : ndarray, shape (...)
+        The rank, where it is settled.
+    settled : bool
+        Whether no tail within its uncertainty of eps^2 stands in the way, for any matrix.
+    """
+    limit = min(eps, 1.0) ** 2
+    above = (tails > limit + unsure).sum(axis=-1)
+    last = np.minimum(above, tails.shape[-1] - 1)[..., None]
+    enough = np.take_along_axis(tails, last, -1) <= limit - np.take_along_axis(unsure, last, -1)
+    return np.asarray(above, dtype=np.float64), bool((enough[..., 0] | (tails[..., 0] == 0)).all())
 
 
 def count_above(values: Floats, threshold: Floats | float) -> Floats:

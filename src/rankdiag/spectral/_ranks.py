@@ -211,8 +211,8 @@ def certified_rank(a: Any, error_norm: float) -> Count:
 
     Notes
     -----
-    Weyl: :math:`|s_i(A + E) - s_i(A)| \le \|E\|_2`. The error bound of the spectrum, 8 max(m, n) eps s_1 for an SVD,
-    pays for rounding.
+    Weyl: :math:`|s_i(A + E) - s_i(A)| \le \|E\|_2`. The error bound of the spectrum, 8 max(m, n, 16) eps s_1 for
+    an SVD, pays for rounding.
 
     Cost: one SVD, about 4 M n^2 to 12 M n^2 flops with M >= n the two sides; memory a copy of the matrix.
 

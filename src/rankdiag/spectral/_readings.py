@@ -38,7 +38,7 @@ def _sums(a: Any, reading: Callable[[Floats], Floats]) -> Reading:
 
 
 def _values(a: Any) -> Floats:
-    """Return all singular values of a matrix to 8 max(m, n) eps s_1."""
+    """Return all singular values of a matrix to 8 max(m, n, 16) eps s_1."""
     return exact(as_matrix(a, "a"), name="a").values
 
 
@@ -66,7 +66,7 @@ def singular_values(a: Any) -> NDArray[np.float64]:
 
     Notes
     -----
-    Every value is good to 8 max(m, n) eps s_1.
+    Every value is good to 8 max(m, n, 16) eps s_1.
 
     Cost: one SVD, about 4 M n^2 to 12 M n^2 flops with M >= n the two sides; memory a copy of the matrix.
 

@@ -150,7 +150,10 @@ def _plot(s: Spectrum) -> Plot:
         for i, row in enumerate(flat[:_MAX_LINES])
     )
     bound = float(np.max(np.asarray(s.error_bound)))
-    lines = [ReferenceLine(axis="y", value=bound, label="error bound")] if bound > 0 else []
+    marks = {"error bound": bound}
+    if len(flat) == 1 and s.method != "topk":
+        marks["tolerance of the numerical rank"] = float(np.max(s.rank_threshold()))
+    lines = [ReferenceLine(axis="y", value=y, label=label) for label, y in marks.items() if y > 0]
     return Plot(
         title="Singular values",
         x_label="index i",

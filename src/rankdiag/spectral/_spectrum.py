@@ -14,7 +14,7 @@ from rankdiag._document import Document
 from rankdiag._result import Meta, Result
 from rankdiag._validate import boolean, choice, describe, integer, real, string
 from rankdiag.spectral import _measures
-from rankdiag.spectral._decompose import EPS32, EPS64, Decomposition
+from rankdiag.spectral._decompose import EPS32, EPS64, Decomposition, svd_bound
 from rankdiag.spectral._options import Weights, is_energy, rank_tolerances, schatten_power
 
 __all__ = ["Count", "Method", "Reading", "Spectrum", "make_spectrum", "rank_is_settled"]
@@ -96,8 +96,9 @@ class Spectrum(Result):
         method = choice(self.method, "method", _METHODS)
         values = _checked_values(self.values, allow_empty=method == "slq")
         shape = checked_shape(self.shape)
-        if method in {"svd", "qr_svd", "gram"} and values.shape[-1] != min(shape):
-            raise ValueError(f"`values` must hold {min(shape)} entries for `shape` {shape}; got shape {values.shape}")
+        count, room = values.shape[-1], min(shape)
+        if count > room or (method in {"svd", "qr_svd", "gram"} and count != room):
+            raise ValueError(f"`shape` {shape} has room for {room} values by method {method!r}; got {count}")
         leading = values.shape[:-1]
         checked: dict[str, Any] = {"values": values, "shape": shape, "method": method}
         checked["input_dtype"] = string(self.input_dtype, "input_dtype")
@@ -274,18 +275,25 @@ class Spectrum(Result):
     def eps_rank(self, eps: float) -> Count:
         """Return the smallest rank that leaves at most eps of the norm; see `rankdiag.spectral.eps_rank`."""
         share = real(eps, "eps", low=0.0, infinite=True)
-        if self.method == "topk":
-            return self._eps_rank_of_top(share)
-        self._need_all("eps-rank")
-        return _plain_count(_measures.eps_rank(self.values, share))
+        if self.method != "topk":
+            self._need_all("eps-rank")
+            if not self._is_coarse():
+                return _plain_count(_measures.eps_rank(self.values, share))
+        rank, settled = _measures.bracketed_eps_rank(*self._tail_energies(), share)
+        if share < 1.0 and not settled:
+            raise ValueError(
+                f"a spectrum by method {self.method!r} cannot tell the eps-rank for `eps` = {share:g}: that tail is "
+                "beyond its values or its error bound. Use spectrum(matrix, need='rank'), or a larger eps"
+            )
+        return _plain_count(rank if share < 1.0 else np.zeros_like(rank))
 
     def distance_to_rank(self, rank: int) -> Reading:
         """Return the Frobenius distance to the matrices of a rank; see `rankdiag.spectral.distance_to_rank`."""
-        r = integer(rank, "rank", low=0, high=max(min(self.shape), self.values.shape[-1]))
+        r = integer(rank, "rank", low=0, high=min(self.shape))
         if self.method == "topk":
             if r > self.values.shape[-1]:
                 self._refuse(f"distance to rank {r}, only to ranks up to {self.values.shape[-1]}")
-            return _plain(np.sqrt(self._tail_energies()[..., r]) * np.asarray(self.frobenius))
+            return _plain(np.sqrt(self._tail_energies()[0][..., r]) * np.asarray(self.frobenius))
         self._need_all("distance to a rank")
         tails = _measures.tail_norms(self.values)
         return _plain(tails[..., min(r, tails.shape[-1] - 1)])
@@ -312,28 +320,30 @@ class Spectrum(Result):
         in_float32 = self.meta.details.get("arithmetic") == "float32"
         return self.method == "gram" or (in_float32 and machine_eps(self.input_dtype) < EPS32)
 
-    def _tail_energies(self) -> Floats:
-        """Return sum_{i>R} s_i^2 over the whole, R = 0..k, from the Frobenius norm and the top values."""
-        share = _measures.ratio(self.values, np.asarray(self.frobenius)[..., None])
-        energies = np.concatenate([np.zeros((*share.shape[:-1], 1)), np.cumsum(share * share, axis=-1)], axis=-1)
-        out: Floats = np.maximum(np.where(np.asarray(self.frobenius)[..., None] > 0, 1.0, 0.0) - energies, 0.0)
-        return out
+    def _tail_energies(self) -> tuple[Floats, Floats]:
+        """Return sum_{i>R} s_i^2 for R = 0..k as shares of the whole, and how far each may be off.
 
-    def _eps_rank_of_top(self, eps: float) -> Count:
-        if eps >= 1.0:
-            return _plain_count(np.zeros(self.values.shape[:-1]))
-        tails = self._tail_energies()
-        norm = np.asarray(self.frobenius)[..., None]
-        shift = _measures.ratio(np.asarray(self.error_bound)[..., None], norm)
-        share = _measures.ratio(self.values, norm)
-        unsure = np.zeros_like(tails)
-        unsure[..., 1:] = 2.0 * np.cumsum(share, axis=-1) * shift + 64.0 * EPS64
-        above = (tails > eps * eps + unsure).sum(axis=-1)
-        last = np.minimum(above, tails.shape[-1] - 1)[..., None]
-        low_enough = np.take_along_axis(tails, last, -1) <= eps * eps - np.take_along_axis(unsure, last, -1)
-        if not (low_enough[..., 0] | (norm[..., 0] == 0)).all():
-            self._refuse(f"eps-rank for eps={eps:g} within its {self.values.shape[-1]} values")
-        return _plain_count(above)
+        All values: summed from the smallest up, where the squares of a Gram spectrum are off by the square of its bound
+        and those of an SVD by 2 s_i times it. Top values: what the Frobenius norm leaves.
+        """
+        norm, top = np.asarray(self.frobenius)[..., None], self.values[..., :1]
+        share, bound = (
+            _measures.ratio(self.values, norm),
+            _measures.ratio(np.asarray(self.error_bound)[..., None], norm),
+        )
+        nothing = np.zeros((*share.shape[:-1], 1))
+        if self.method == "topk":
+            energies = np.concatenate([nothing, np.cumsum(share * share, axis=-1)], axis=-1)
+            sums = np.concatenate([nothing, np.cumsum(share, axis=-1)], axis=-1)
+            return np.maximum(np.where(norm > 0, 1.0, 0.0) - energies, 0.0), 2.0 * sums * bound + 64.0 * EPS64
+        eps = EPS32 if self.meta.details.get("arithmetic") == "float32" else EPS64
+        rounding = np.minimum(bound, _measures.ratio(svd_bound(top, self.shape, eps), norm))
+        off = bound * bound + 2.0 * share * rounding
+        upward = [
+            np.cumsum(x[..., ::-1], axis=-1)[..., ::-1] for x in (share * share, np.broadcast_to(off, share.shape))
+        ]
+        tails, unsure = (np.concatenate([x, nothing], axis=-1) for x in upward)
+        return tails, unsure
 
     # --- showing --------------------------------------------------------------------------------------------
 

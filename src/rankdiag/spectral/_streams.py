@@ -141,11 +141,13 @@ class GramAccumulator(_Accumulator):
         ValueError
             If its shape is wrong or an entry is not finite.
         """
-        from scipy.linalg.blas import dsyrk  # adds one triangle in place: half the flops, no second square
+        from scipy.linalg import get_blas_funcs
 
         array = self._enter(block)
         rows_first = array.flags.c_contiguous
-        self._square = dsyrk(
+        # adds one triangle in place: half the flops, and no second square
+        syrk: Any = get_blas_funcs("syrk", dtype=np.float64)
+        self._square = syrk(
             1.0,
             array.T if rows_first else np.asfortranarray(array),
             trans=not rows_first,
@@ -257,11 +259,12 @@ class QRAccumulator(_Accumulator):
 
     def _fold(self, rows: NDArray[np.float64]) -> None:
         """Rotate rows into the triangle, `side` of them at a time so that their copy stays small."""
-        from scipy.linalg.lapack import dtpqrt  # knows that the upper part is triangular: half the flops of a plain QR
+        from scipy.linalg import get_lapack_funcs
 
+        tpqrt: Any = get_lapack_funcs("tpqrt", dtype=np.float64)  # the upper part is triangular: half the flops of a QR
         for start in range(0, len(rows), self.side):
             chunk = np.array(rows[start : start + self.side], order="F")
-            self._square, _, _, info = dtpqrt(
+            self._square, _, _, info = tpqrt(
                 0, min(_PANEL, self.side), self._square, chunk, overwrite_a=True, overwrite_b=True
             )
             if info:
