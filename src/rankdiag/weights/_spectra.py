@@ -29,6 +29,7 @@ Floats = NDArray[np.float64]
 SUM_TOLERANCE = 1e-6  # relative error up to which a Gram spectrum may serve the effective rank and the nuclear norm
 _TOP_FROM = 512  # below this smaller side a full decomposition costs little and says more
 _TOP_ERROR = 1e-6  # relative error that the stable rank is good to
+SECOND_PASS_BYTES = 1 << 28  # what an exact decomposition of a streamed matrix may take, however small the matrix
 BLOCK_BYTES = 1 << 25  # float64 bytes of one block: enough rows for full matrix-product speed
 
 
@@ -198,7 +199,7 @@ def _second_pass(subject: Subject, options: Options) -> Callable[[], Spectrum] |
     """Return how to decompose a streamed matrix exactly, or None where that would take too much memory."""
     m, n = subject.view.shape
     # As much as the tensor itself takes in float32, and never less than a quarter of a gigabyte.
-    budget = max(options.max_bytes, 1 << 28, 4 * m * n)
+    budget = max(options.max_bytes, SECOND_PASS_BYTES, 4 * m * n)
     if 3 * 8 * min(m, n) ** 2 <= budget:  # a QR stream holds the triangle, what it is stacked on, and a copy
         return lambda: _stream(subject, exact=True)[0]
     if 2 * 8 * m * n <= budget:
