@@ -80,7 +80,7 @@ def test_files_are_written_whole(tmp_path, sample, other):
     write_html(sample, page)
     assert page.read_text(encoding="utf-8") == to_html(sample)
     assert sorted(file.name for file in tmp_path.iterdir()) == ["r.html", "r.json"]
-    with pytest.raises(FileNotFoundError, match="create it first"):
+    with pytest.raises(FileNotFoundError, match="`path`"):
         write_html(sample, tmp_path / "no" / "r.html")
     with pytest.raises(TypeError, match="`results` must be"):
         write_html(3, page)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias, cast
@@ -63,7 +63,7 @@ class Section:
 
 
 Part: TypeAlias = Result | Section
-Parts: TypeAlias = Part | Iterable[Part]
+Parts: TypeAlias = Part | Sequence[Part] | Iterator[Part]
 
 
 def _results(results: Any) -> tuple[Result, ...]:
@@ -74,15 +74,17 @@ def _results(results: Any) -> tuple[Result, ...]:
 def _parts(results: Any, kinds: tuple[type, ...], wanted: str) -> tuple[Part, ...]:
     if isinstance(results, kinds):
         return (cast(Part, results),)
-    if isinstance(results, (str, bytes, Mapping, Section, type)) or not isinstance(results, Iterable):
+    # Arrays are no sequences, so none is listed entry by entry before it is refused.
+    if isinstance(results, (str, bytes)) or not isinstance(results, (Sequence, Iterator)):
         raise TypeError(f"`results` must be {wanted}; got {describe(results)}")
-    parts: tuple[Any, ...] = tuple(results)
-    for index, part in enumerate(parts):
+    parts: list[Part] = []
+    for index, part in enumerate(results):
         if not isinstance(part, kinds):
             raise TypeError(f"`results` must be {wanted}; entry {index} is {describe(part)}")
+        parts.append(cast(Part, part))
     if not parts:
         raise ValueError("`results` must hold at least one result; got none")
-    return parts
+    return tuple(parts)
 
 
 def _given(results: Any) -> tuple[Part, ...]:
@@ -201,7 +203,7 @@ def to_json(results: Parts, *, indent: int | None = None) -> str:
         ``type`` and ``results``, a list in the given order; a section in it is an object with ``title``, ``intro``
         and ``results``.
     indent : int, optional
-        Blanks for each level; None writes one line.
+        Blanks for each level, at most 16; None writes one line.
 
     Returns
     -------
@@ -211,9 +213,9 @@ def to_json(results: Parts, *, indent: int | None = None) -> str:
     Raises
     ------
     TypeError
-        If `results` is something else.
+        If an argument has the wrong type.
     ValueError
-        If there is no result.
+        If there is no result, or `indent` is out of its range.
 
     Examples
     --------
@@ -223,7 +225,7 @@ def to_json(results: Parts, *, indent: int | None = None) -> str:
     >>> from_json(to_json(results)) == results
     True
     """
-    spaces = None if indent is None else integer(indent, "indent", low=0)
+    spaces = None if indent is None else integer(indent, "indent", low=0, high=16)
     if isinstance(results, Result):
         data: dict[str, Any] = results.to_dict()
     else:
@@ -355,7 +357,7 @@ def write_json(results: Parts, path: str | os.PathLike[str], *, indent: int | No
     path : str or path-like
         File to write; its folder must exist.
     indent : int, optional
-        Blanks for each level; None writes one line.
+        Blanks for each level, at most 16; None writes one line.
 
     Returns
     -------
@@ -367,7 +369,7 @@ def write_json(results: Parts, path: str | os.PathLike[str], *, indent: int | No
     TypeError
         If an argument has the wrong type.
     ValueError
-        If there is no result.
+        If there is no result, or `indent` is out of its range.
     OSError
         If the folder does not exist or cannot be written to.
 
