@@ -179,6 +179,18 @@ def test_gram_never_gives_a_wrong_count(case, exponent):
         assert found == oracle.numerical_rank(truth, case.matrix.shape, rtol=rtol)
 
 
+@given(cases(max_side=10, kinds=("gaussian", "deficient", "cliff", "steep")), st.floats(-16, -0.05))
+def test_float32_work_never_gives_a_wrong_count(case, exponent):
+    truth = oracle.singular_values(case.matrix)
+    s = sp.spectrum(case.matrix, method="svd", dtype="float32")
+    found, refusal = oracle.attempt(lambda: s.numerical_rank(rtol=10.0**exponent))
+    if refusal:
+        near = np.abs(s.values - 10.0**exponent * s.values[0]).min() if truth[0] > 0 else 0
+        assert min(near, 10.0**exponent * s.values[0]) <= s.error_bound * 1.01
+    else:
+        assert found == oracle.numerical_rank(truth, case.matrix.shape, rtol=10.0**exponent)
+
+
 @given(cases(max_side=10), st.floats(0, 1))
 def test_certified_rank_never_exceeds_the_truth(case, share):
     truth = oracle.singular_values(case.matrix)
@@ -299,3 +311,12 @@ def test_more_steps_narrow_the_bracket_and_more_probes_the_error():
     assert many.bracket[2] < 0.5 * narrow[2]
     assert many.bracket[0] - 4 * many.bracket[2] <= truth <= many.bracket[1] + 4 * many.bracket[2]
     assert many.effective_rank() == pytest.approx(truth, rel=0.02)
+
+
+def test_standard_error_of_slq_is_that_of_its_estimate():
+    # Few probes, many seeds: the stated error must be the spread that is seen, with n - 1 in its denominator.
+    matrix = np.random.default_rng(3).standard_normal((16, 12))
+    found = [sp.spectrum(matrix, method="slq", probes=2, rng=seed) for seed in range(300)]
+    spread = np.std([s.effective_rank() for s in found], ddof=1)
+    stated = np.sqrt(np.mean([s.bracket[2] ** 2 for s in found]))
+    assert stated / spread == pytest.approx(1, abs=0.2)

@@ -121,6 +121,72 @@ def test_steep_spectrum_of_a_large_matrix():
     assert sp.schatten_norm(matrix, 0.5) == pytest.approx(oracle.schatten_norm(values, 0.5), rel=1e-4)
 
 
+def floor_matrix(rank, floor, shape=(530, 520), scale=1.0):
+    """A few strong directions over a broad floor, and the spectrum of it."""
+    values = np.r_[np.linspace(2, 1, rank), np.full(min(shape) - rank, floor)]
+    return oracle.with_spectrum(np.random.default_rng(rank), *shape, values) * scale, values * scale
+
+
+@pytest.mark.parametrize(("rank", "floor"), [(3, 1e-5), (3, 1e-9), (60, 1e-7), (200, 1e-9)])
+def test_sums_of_strong_directions_over_a_floor(rank, floor):
+    # The floor is below what a plain Gram can see, yet 500 of its values count in sigma readings.
+    matrix, values = floor_matrix(rank, floor)
+    s = sp.spectrum(matrix, need="sums")
+    assert oracle.error_ratio(s.values, s.error_bound, values.astype(oracle.LONG)) <= 1
+    assert s.effective_rank() == pytest.approx(oracle.effective_rank(values), rel=1e-6)
+    assert sp.effective_rank(matrix) == pytest.approx(oracle.effective_rank(values), rel=1e-6)
+    assert sp.schatten_norm(matrix, 1) == pytest.approx(oracle.schatten_norm(values, 1), rel=1e-6)
+    assert s.frobenius == pytest.approx(oracle.schatten_norm(values, 2), rel=1e-12)
+
+
+def test_counts_of_large_matrices():
+    matrix, values = floor_matrix(7, 1e-4)
+    assert sp.numerical_rank(matrix, rtol=1e-2) == 7
+    assert sp.numerical_rank(matrix, rtol=0, atol=1.25) == int(np.sum(values > 1.25)) == 5
+    assert sp.numerical_rank(matrix.astype(np.float16)) == 7  # its default tolerance is 2^-10
+    # a Gram cannot tell on which side of these thresholds the fourth value lies
+    assert sp.numerical_rank(matrix, rtol=0, atol=values[3] - 1e-12) == 4
+    assert sp.numerical_rank(matrix, rtol=0, atol=values[3] + 1e-12) == 3
+
+
+STABLE = {
+    "flat": np.ones(260),
+    "one above a plateau": np.r_[1.001, np.ones(259)],
+    "one hardly above a plateau": np.r_[1 + 1e-5, np.ones(259)],
+    "one hidden above a plateau": np.r_[1 + 1e-8, np.ones(259)],
+    "close pair": np.r_[1.0, 1 - 1e-6, np.linspace(0.5, 0.1, 258)],
+    "equal pair": np.r_[1.0, 1.0, np.linspace(0.5, 0.1, 258)],
+    "cluster at the top": np.r_[1 - 1e-7 * np.arange(40), np.full(220, 1e-3)],
+    "rank one": np.r_[1.0, np.zeros(259)],
+    "steep": 10.0 ** -np.linspace(0, 12, 260),
+    "linear": np.linspace(1, 0, 260),
+}
+
+
+@pytest.mark.parametrize("name", list(STABLE))
+def test_stable_rank_of_spectra_made_to_break_lanczos(name):
+    matrix = oracle.with_spectrum(np.random.default_rng(1), 290, 260, STABLE[name])
+    assert sp.stable_rank(matrix) == pytest.approx(oracle.stable_rank(STABLE[name]), rel=2e-6)
+    assert sp.stable_rank(matrix.T * 1e-200) == pytest.approx(oracle.stable_rank(STABLE[name]), rel=2e-6)
+
+
+@pytest.mark.parametrize("scale", [1e200, 1e-310])
+def test_stable_rank_of_large_matrices_at_extreme_scales(scale):
+    matrix = oracle.with_spectrum(np.random.default_rng(1), 290, 260, STABLE["linear"]) * scale
+    assert sp.stable_rank(matrix) == pytest.approx(oracle.stable_rank(STABLE["linear"]), rel=2e-6)
+
+
+def test_stable_rank_of_complex_and_stacked_large_matrices():
+    rng = np.random.default_rng(2)
+    stack = rng.standard_normal((2, 257, 300)) * np.array([1.0, 1e-250])[:, None, None]
+    stack[1] += 1e-250
+    truth = [oracle.stable_rank(np.linalg.svd(one, compute_uv=False)) for one in stack]
+    np.testing.assert_allclose(sp.stable_rank(stack), truth, rtol=1e-6)
+    matrix = stack[0] + 1j * rng.standard_normal((257, 300))
+    truth = oracle.stable_rank(np.linalg.svd(matrix, compute_uv=False))
+    assert sp.stable_rank(matrix) == pytest.approx(truth, rel=1e-6)
+
+
 # --- gram and counts -----------------------------------------------------------------------------------------
 
 
