@@ -131,6 +131,18 @@ def test_error_bound_holds_in_extended_precision(seed, unit):
     assert s.error_bound <= 1e-12 * s.values[0]
 
 
+def test_error_bound_is_that_of_the_decompositions_and_of_the_sums():
+    weight = 1e-30 * kernel(12, 2, 20, 4, 2)
+    s = conv_spectrum(weight, mode="fft", input_size=(5, 5))
+    eps = 2.0**-52
+    sums = 2 * (4 + 2 + 4) * eps * np.linalg.norm(np.abs(weight).sum(axis=(2, 3)))
+    assert s.error_bound == pytest.approx(8 * 20 * eps * s.values[0] + sums, rel=1e-10, abs=0)
+    assert s.meta.details["error_bound"] == s.error_bound
+    s = conv_spectrum(weight, mode="slices")
+    assert s.error_bound == pytest.approx(8 * 20 * eps * s.values[0], rel=1e-10, abs=0)
+    assert s.meta.details["error_bound"] == s.error_bound
+
+
 def test_closed_forms_of_operators():
     identity = np.zeros((3, 3, 3, 3))
     identity[range(3), range(3), 1, 1] = 1.0

@@ -71,7 +71,16 @@ def test_error_bound_holds_in_extended_precision(shape, seed, part):
     true = 3 * exact_values(b.astype(np.longdouble) @ a.astype(np.longdouble))[: s.values.size]
     assert np.abs(s.values - true).max() <= s.error_bound
     size = 3.0 * np.linalg.norm(b, 2) * np.linalg.norm(a, 2)
-    assert s.error_bound == pytest.approx(8 * max(shape) * 2.0**-52 * size, rel=1e-10)
+    assert s.error_bound == pytest.approx(8 * max(*shape, 16) * 2.0**-52 * size, rel=1e-10, abs=0)
+
+
+def test_error_bound_grows_with_the_longest_side():
+    for shape in ((40, 2, 3), (3, 40, 2), (2, 3, 40)):
+        b, a = factors(11, *shape)
+        size = np.linalg.norm(b, 2) * np.linalg.norm(a, 2)
+        s = lora_delta_spectrum(b, a)
+        assert s.error_bound == pytest.approx(8 * 40 * 2.0**-52 * size, rel=1e-10, abs=0)
+        assert s.meta.details["error_bound"] == s.error_bound
 
 
 @given(shapes, st.integers(0, 999), st.integers(-300, 300), st.integers(-300, 300), st.integers(-300, 300))
@@ -96,7 +105,9 @@ def test_factors_of_extreme_size_meet_in_the_middle():
         lora_delta_spectrum(np.ldexp(b, 600), np.ldexp(a, 600))
     eye = np.ldexp(np.eye(4), 511)
     assert lora_delta_spectrum(eye, eye).frobenius == 2.0**1023
-    with pytest.raises(ValueError, match="beyond float64"):  # every value is within, their norm is not
+    with pytest.raises(
+        ValueError, match=r"`B`, `A` and `scaling`.*beyond float64"
+    ):  # every value is within, their norm is not
         lora_delta_spectrum(eye, eye, scaling=3.0)
 
 

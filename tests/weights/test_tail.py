@@ -281,7 +281,7 @@ def test_input_is_left_alone():
         ([*range(1, 10), 0, 0], ValueError, "got 9 of 11"),
         (np.zeros(20), ValueError, "got 0 of 20"),
         ([*range(1, 20), -1e-9], ValueError, "got 1 negative value"),
-        ([*range(1, 20), -1.0, -3.0], ValueError, "the smallest -3"),
+        ([*range(20), -1.0, -3.0], ValueError, "got 2 negative values, the smallest -3"),
         ([*range(1, 20), np.nan], ValueError, "non-finite"),
         ([*range(1, 20), np.inf], ValueError, "non-finite"),
         ([2.5] * 12, ValueError, "12 times 2.5"),

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from rankdiag._array import as_float64, input_dtype, memory_limit
 from rankdiag._validate import choice, describe, integer
+from rankdiag.spectral._decompose import EPS64, TINY
 
 if TYPE_CHECKING:
     from rankdiag.spectral import Spectrum
@@ -20,8 +21,6 @@ __all__ = ["conv_spectrum"]
 
 Floats = NDArray[np.float64]
 
-_EPS = 2.0**-52
-_TINY = 5e-324  # the smallest positive float64: what a subnormal value may be off by
 _LARGEST = 2**53  # sides that float64 holds exactly
 _BLOCK = 1 << 24  # bytes of transfer matrices held at a time
 _BYTES = 48  # what a value and its copies take until they are sorted into a spectrum
@@ -191,7 +190,7 @@ def _finish(found: Spectrum, exponent: int, dtype: str, definition: str, details
     with np.errstate(over="ignore", under="ignore"):
         values = np.ldexp(found.values, exponent)
         frobenius = float(np.ldexp(found.frobenius, exponent))
-        bound = float(np.ldexp(found.error_bound, exponent)) + (_TINY if found.values[0] else 0.0)
+        bound = float(np.ldexp(found.error_bound, exponent)) + (TINY if found.values[0] else 0.0)
     if not math.isfinite(frobenius):
         raise ValueError("`weight` has entries so large that its norm is beyond float64; divide it by a constant first")
     meta = dataclasses.replace(
@@ -223,7 +222,7 @@ def _operator(kernel: Floats, height: int, width: int) -> Spectrum:
     return Spectrum.from_values(
         np.concatenate(found),
         shape=(blocks * out, blocks * inner),
-        error_bound=bound + 2 * (kh + kw + 4) * _EPS * summed,
+        error_bound=bound + 2 * (kh + kw + 4) * EPS64 * summed,
     )
 
 

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from rankdiag._array import as_float64, input_dtype, machine_eps
 from rankdiag._validate import real
+from rankdiag.spectral._decompose import EPS64, TINY, svd_bound
 
 if TYPE_CHECKING:
     from rankdiag.spectral import Spectrum
@@ -18,9 +19,6 @@ if TYPE_CHECKING:
 __all__ = ["lora_delta_spectrum", "lora_factor_spectra"]
 
 Floats = NDArray[np.float64]
-
-_EPS = 2.0**-52
-_TINY = 5e-324  # the smallest positive float64: what a subnormal value may be off by
 
 
 def lora_delta_spectrum(B: Any, A: Any, *, scaling: float = 1.0) -> Spectrum:
@@ -88,12 +86,13 @@ def lora_delta_spectrum(B: Any, A: Any, *, scaling: float = 1.0) -> Spectrum:
     r_right, right_exponent = _triangle(right.T)
     exponent += left_exponent + right_exponent
     values = singular_values(r_left @ r_right.T) * digits
-    size = float(singular_values(r_left)[0] * singular_values(r_right)[0]) * digits
+    size = singular_values(r_left)[0] * singular_values(r_right)[0] * digits
     m, r, n = left.shape[0], left.shape[1], right.shape[1]
+    spread = svd_bound(size, (max(m, n), r), EPS64)
     with np.errstate(over="ignore", under="ignore"):
         norm = float(np.ldexp(np.linalg.norm(values), exponent))
         values = np.ldexp(values, exponent)
-        bound = float(np.ldexp(8 * max(m, r, n) * _EPS * size, exponent)) + (_TINY if size else 0.0)
+        bound = float(np.ldexp(spread, exponent)) + (TINY if size else 0.0)
     if not (math.isfinite(norm) and math.isfinite(bound)):
         raise ValueError("`B`, `A` and `scaling` have a product beyond float64; lower the scaling")
     dtype = max(input_dtype(B), input_dtype(A), key=machine_eps)
