@@ -16,13 +16,14 @@ import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Literal, Self, TypeVar
+from typing import Any, ClassVar, Generic, Literal, Self, TypeVar, cast
 
 from rankdiag._document import Column, Document, Grid, KeyNumber, Plot, Verdict, format_value
 from rankdiag._files import write_text
 from rankdiag._json import SCHEMA_VERSION, decode_fields, encode
 from rankdiag._text import render_text
-from rankdiag._validate import describe, integer
+from rankdiag._validate import describe, integer, string
+from rankdiag._validate import names as check_names
 from rankdiag._version import __version__
 
 __all__ = ["Finding", "Meta", "Result", "Table", "Threshold", "result_from_dict", "result_from_json", "worst"]
@@ -129,7 +130,8 @@ class Finding:
 
 def worst(verdicts: Iterator[Verdict] | tuple[Verdict, ...] | list[Verdict]) -> Verdict:
     """Return the gravest of several verdicts; ``"unknown"`` if there is none."""
-    return max(verdicts, key=_ORDER.index, default="unknown")
+    seen = set(verdicts)
+    return next((verdict for verdict in reversed(_ORDER) if verdict in seen), _ORDER[0])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -512,12 +514,14 @@ class Table(Result, Generic[RowT]):
 
         Raises
         ------
+        TypeError
+            If `name` is no string.
         ValueError
             If there is no such column; the message lists them.
         """
-        names = [column.name for column in self.columns]
-        if name not in names:
-            raise ValueError(f"`name` must be one of {', '.join(names)}; got {describe(name)}")
+        known = [column.name for column in self.columns]
+        if string(name, "name") not in known:
+            raise ValueError(f"`name` must be one of {', '.join(known)}; got {describe(name)}")
         return [getattr(row, name) for row in self.rows]
 
     def grid(self, title: str = "", names: tuple[str, ...] = (), levels: tuple[Verdict, ...] = ()) -> Grid:
@@ -536,14 +540,24 @@ class Table(Result, Generic[RowT]):
         -------
         Grid
             Columns and cells.
+
+        Raises
+        ------
+        TypeError
+            If an argument has the wrong type.
+        ValueError
+            If there is no such column or level, or not one level for each row.
         """
         known = {column.name: column for column in self.columns}
-        columns = tuple(known[name] for name in names) if names else self.columns
+        columns = tuple(known[name] for name in check_names(names, "names", known)) or self.columns
+        marks = cast("tuple[Verdict, ...]", check_names(levels, "levels", _ORDER))
+        if marks and len(marks) != len(self.rows):
+            raise ValueError(f"`levels` must hold one entry for each of {len(self.rows)} rows; got {len(marks)}")
         return Grid(
-            title=title,
+            title=string(title, "title"),
             columns=columns,
             rows=tuple(tuple(getattr(row, column.name) for column in columns) for row in self.rows),
-            levels=levels,
+            levels=marks,
         )
 
     def document(self) -> Document:

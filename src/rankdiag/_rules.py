@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import operator
 import re
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence, Set
 from typing import Any, Literal, cast
 
 from rankdiag._result import Finding, Result, Table, Threshold
-from rankdiag._validate import describe
+from rankdiag._validate import describe, string
 
 __all__ = ["flag", "parse_rule", "rule_columns"]
 
@@ -27,12 +27,12 @@ _COMPARE: dict[str, Callable[[float, float], bool]] = {
 _RULE = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_]*)\s*(<=|>=|==|!=|<|>)\s*(\S+)\s*")
 
 
-def parse_rule(text: str, *, columns: Sequence[str] = ()) -> Threshold | Literal["alert", "warn"]:
+def parse_rule(rule: str, *, columns: Sequence[str] = ()) -> Threshold | Literal["alert", "warn"]:
     """Read one rule.
 
     Parameters
     ----------
-    text : str
+    rule : str
         ``"alert"``, ``"warn"`` or a comparison such as ``"effective_rank_ratio < 0.05"``.
     columns : sequence of str
         Columns that a comparison may name; empty allows any.
@@ -45,7 +45,7 @@ def parse_rule(text: str, *, columns: Sequence[str] = ()) -> Threshold | Literal
     Raises
     ------
     TypeError
-        If `text` is no string.
+        If `rule` is no string.
     ValueError
         If it is no rule, or names an unknown column; the message lists what is legal.
 
@@ -56,15 +56,18 @@ def parse_rule(text: str, *, columns: Sequence[str] = ()) -> Threshold | Literal
     >>> rule.quantity, rule.op, rule.value
     ('effective_rank_ratio', '<', 0.05)
     """
-    if not isinstance(text, str):
-        raise TypeError(f"`rule` must be a string; got {describe(text)}")
-    word = text.strip()
+    return _read(rule, "rule", columns)
+
+
+def _read(text: Any, name: str, columns: Sequence[str]) -> Threshold | Literal["alert", "warn"]:
+    word = string(text, name).strip()
     if word in {"alert", "warn"}:
         return cast(Literal["alert", "warn"], word)
     match = _RULE.fullmatch(text)
     if match is None:
         raise ValueError(
-            f"`rule` must be 'alert', 'warn' or COLUMN OP NUMBER with OP one of <, <=, >, >=, ==, !=; got {text!r}"
+            f"`{name}` must be 'alert', 'warn' or COLUMN OP NUMBER with OP one of <, <=, >, >=, ==, !=; "
+            f"got {describe(text)}"
         )
     quantity, op, number = match.groups()
     try:
@@ -72,9 +75,9 @@ def parse_rule(text: str, *, columns: Sequence[str] = ()) -> Threshold | Literal
     except ValueError:
         value = float("nan")
     if value != value:
-        raise ValueError(f"`rule` must end in a number; got {number!r} in {text!r}")
+        raise ValueError(f"`{name}` must end in a number; got {number!r} in {text!r}")
     if columns and quantity not in columns:
-        raise ValueError(f"`rule` must name one of the columns {', '.join(columns)}; got {quantity!r} in {text!r}")
+        raise ValueError(f"`{name}` must name one of the columns {', '.join(columns)}; got {quantity!r} in {text!r}")
     return Threshold(quantity=quantity, op=cast(Any, op), value=value, severity="alert", source="set by the user")
 
 
@@ -108,11 +111,11 @@ def flag(result: Result, rules: Iterable[str | Threshold]) -> tuple[Finding, ...
     ValueError
         If a rule does not parse or names an unknown column.
     """
-    if isinstance(rules, (str, bytes)) or not isinstance(rules, Iterable):
+    if isinstance(rules, (str, bytes)) or not isinstance(rules, (Sequence, Set, Iterator)):
         raise TypeError(f"`rules` must be a sequence of rules; got {describe(rules)}")
     found: list[Finding] = []
     for rule in rules:
-        parsed = rule if isinstance(rule, Threshold) else parse_rule(rule, columns=rule_columns(result))
+        parsed = rule if isinstance(rule, Threshold) else _read(rule, "rules", rule_columns(result))
         if isinstance(parsed, Threshold):
             found += _compare(result, parsed)
         elif result.verdict == "alert" or (parsed == "warn" and result.verdict == "warn"):

@@ -66,7 +66,9 @@ def test_permissions_of_an_old_file_are_kept(tmp_path, mode):
 
 
 def test_a_missing_folder(tmp_path):
-    with pytest.raises(FileNotFoundError, match=r"`path` must lie in a folder that exists; create that of '.*a\.txt' first"):
+    with pytest.raises(
+        FileNotFoundError, match=r"`path` must lie in a folder that exists; create that of '.*a\.txt' first"
+    ):
         write_text(tmp_path / "nowhere" / "a.txt", "x")
 
 

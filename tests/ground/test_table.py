@@ -155,3 +155,18 @@ def test_grid_selects_and_orders_columns():
     assert grid.rows == ((1.0, "a"),)
     assert table.document().grids[0].rows == (("a", 1.0, (), False),)
     assert "nats" in str(table)
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        ({"title": 3}, "`title`"),
+        ({"names": ("nothing",)}, "`names` must hold names among name, value, shape, flag; got 'nothing'"),
+        ({"names": "name"}, "`names` must be a list"),
+        ({"levels": ("bad",)}, "`levels` must hold names among unknown, ok, warn, alert"),
+        ({"levels": ("ok", "ok")}, "`levels` must hold one entry for each of 1 rows; got 2"),
+    ],
+)
+def test_grid_checks_its_options(options, words):
+    with pytest.raises((TypeError, ValueError), match=words):
+        Rows(rows=(Row(name="a", value=1.0),)).grid(**options)

@@ -133,12 +133,18 @@ class FuzzReport(Table[Violation]):
         Raises
         ------
         AssertionError
-            The text lists them, the first fifty in full.
+            The text lists them, those of one kind and the same words together.
         """
-        if self.rows:
-            lines = [f"{row.kind}: {row.case}: {row.detail}" for row in self.rows[:50]]
-            more = [f"... and {len(self.rows) - 50} more"] if len(self.rows) > 50 else []
-            raise AssertionError("\n".join([self.explanation, *lines, *more]))
+        if not self.rows:
+            return
+        groups: dict[tuple[str, str], list[str]] = {}
+        for row in self.rows:
+            groups.setdefault((row.kind, row.detail), []).append(row.case)
+        lines = [
+            f"{kind}: {detail}: {cases[0]}" + (f" and {len(cases) - 1} more cases" if len(cases) > 1 else "")
+            for (kind, detail), cases in groups.items()
+        ]
+        raise AssertionError("\n".join([self.explanation, *lines]))
 
 
 def fuzz(
@@ -430,7 +436,7 @@ class _Runner:
     def report(self) -> FuzzReport:
         """Return the score."""
         rows = tuple(self.violations or ())
-        counts = [(kind, sum(row.kind == kind for row in rows)) for kind in _DOCS]
+        counts: list[tuple[Kind, int]] = [(kind, sum(row.kind == kind for row in rows)) for kind in _DOCS]
         found = "; ".join(
             f"{count} {'times' if count > 1 else 'time'} it {_DOCS[kind]}" for kind, count in counts if count
         )
@@ -460,7 +466,10 @@ def _name(function: Callable[..., Any]) -> str:
 
 
 def _short(value: Any, limit: int = 100) -> str:
-    text = value if isinstance(value, str) else repr(value)
+    try:
+        text = value if isinstance(value, str) else repr(value)
+    except Exception:  # an integer too long to print, an object that cannot show itself
+        text = type(value).__name__
     return text if len(text) <= limit else text[: limit - 3] + "..."
 
 

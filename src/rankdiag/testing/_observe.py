@@ -16,7 +16,7 @@ import time
 import warnings
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 
@@ -264,7 +264,7 @@ def _leaves(value: Any, inside: bool = False, depth: int = 0) -> Iterator[tuple[
     elif isinstance(value, (list, tuple, set, frozenset)):
         children = value
     elif type(value).__module__.partition(".")[0] == "pandas" and hasattr(value, "to_numpy"):
-        children = [value.to_numpy()]
+        children = [cast("Any", value).to_numpy()]
     else:
         yield value, inside
         return
@@ -293,8 +293,11 @@ def _span(leaf: Any) -> tuple[int, int] | None:
         leaf = np.asarray(leaf)
     if isinstance(leaf, np.ndarray) and leaf.size:
         return np.lib.array_utils.byte_bounds(leaf)
-    if is_torch(leaf) and not leaf.is_nested and leaf.layout == sys.modules["torch"].strided and leaf.numel():
-        storage = leaf.untyped_storage()
+    if not is_torch(leaf):
+        return None
+    tensor = cast("Any", leaf)
+    if not tensor.is_nested and tensor.layout == sys.modules["torch"].strided and tensor.numel():
+        storage = tensor.untyped_storage()
         start = storage.data_ptr()
         return (start, start + storage.nbytes()) if start else None
     return None
