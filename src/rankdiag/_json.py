@@ -11,8 +11,8 @@ import functools
 import math
 import types
 import typing
-from collections.abc import Mapping
-from typing import Any, Literal, Union, get_args, get_origin
+from collections.abc import Hashable, Mapping
+from typing import Any, Literal, Union, cast, get_args, get_origin
 
 from rankdiag._optional import is_loaded
 from rankdiag._validate import describe
@@ -173,7 +173,7 @@ def decode_fields(cls: type[Any], value: Any, path: str, non_finite: Mapping[str
     """
     if not isinstance(value, dict):
         raise _misfit(value, cls, path)
-    hints = _hints(cls)
+    hints = _hints(cast("Hashable", cls))
     fields = {field.name: field for field in dataclasses.fields(cls)}
     unknown = sorted(str(key)[:60] for key in value if key not in fields)
     missing = sorted(

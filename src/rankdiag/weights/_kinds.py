@@ -390,7 +390,7 @@ def _more_axes(name: str, info: TensorInfo, inventory: Inventory) -> list[Piece]
             _piece(f"{name}[{index}]", info, kind, "one matrix of the stack", StackView(name, index, _pair(shape[1:])))
             for index in range(shape[0])
         ]
-    view = StoredView(name, (shape[0], math.prod(shape[1:])))
+    view = StoredView(name, (math.prod(shape[:1]), math.prod(shape[1:])))
     return [_piece(name, info, _own_class(name, inventory), "first axis x all others", view)]
 
 

@@ -87,16 +87,20 @@ class Subject(Protocol):
     @property
     def view(self) -> View:
         """Shape, pooling and whether blocks can be read."""
+        ...
 
     @property
     def dtype(self) -> str:
         """Stored dtype."""
+        ...
 
     def dense(self) -> NDArray[Any]:
         """Return the matrix (m, n), or the pooled ones (pool, m, n)."""
+        ...
 
     def blocks(self, axis: int, max_bytes: int) -> Iterator[Floats]:
         """Yield row blocks (axis 0) or column blocks (axis -1) in float64."""
+        ...
 
     def factors(self) -> tuple[Floats, Floats, float] | None:
         """Return B, A and the scaling of a low-rank update, None for any other matrix."""
