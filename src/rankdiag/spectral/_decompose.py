@@ -23,6 +23,7 @@ __all__ = [
     "binary_exponent",
     "full_decomposition",
     "gram_bound",
+    "in_units",
     "prefers_qr",
     "rescale",
     "sqrt_clipped",
@@ -112,6 +113,14 @@ def scale_back(values: Floats, exponent: NDArray[np.int64], name: str) -> Floats
             f"`{name}` has entries so large that its norm is beyond float64; divide it by a constant first"
         )
     return out
+
+
+def in_units(found: Decomposition, exponent: NDArray[np.int64], name: str) -> Decomposition:
+    """Bring a decomposition of a scaled matrix back to its units; rounding to denormals goes into the bound."""
+    if not exponent.any():
+        return found
+    values, bound, frobenius = (scale_back(x, exponent, name) for x in found[:3])
+    return found._replace(values=values, bound=np.where(exponent != 0, bound + TINY, bound), frobenius=frobenius)
 
 
 def svd_bound(top: Floats, shape: tuple[int, int], eps: float) -> Floats:
@@ -247,9 +256,6 @@ def full_decomposition(
         values = _svdvals(tall(work))
     values = np.maximum(values.astype(np.float64), 0.0)
     rule = gram_bound if method == "gram" else svd_bound
-    bound = rule(values[..., 0], shape, eps)
-    frobenius = np.sqrt((values * values).sum(axis=-1))
-    values, bound, frobenius = (scale_back(x, exponent, name) for x in (values, bound, frobenius))
-    if exponent.any():
-        bound = np.where(values[..., 0] > 0, bound + TINY, bound)
-    return Decomposition(values, np.asarray(bound), np.asarray(frobenius), method)
+    bound = np.asarray(rule(values[..., 0], shape, eps))
+    frobenius = np.asarray(np.sqrt((values * values).sum(axis=-1)))
+    return in_units(Decomposition(values, bound, frobenius, method), exponent, name)

@@ -18,13 +18,12 @@ from rankdiag.spectral._decompose import (
     EPS32,
     EPS64,
     START_SEED,
-    TINY,
     Decomposition,
     as_reals,
     binary_exponent,
     full_decomposition,
+    in_units,
     rescale,
-    scale_back,
     svd_bound,
     to_working,
 )
@@ -232,12 +231,10 @@ def top_decomposition(
             rows[index] = full_decomposition(one, "svd", dtype=dtype).values[:k]
         else:
             rows[index], residuals[index] = ritz.values, _residual(one, ritz)
-    scaled = rows.reshape(*leading, k)
-    values = scale_back(scaled, exponent, name)
-    total = residuals.reshape(leading) + svd_bound(scaled[..., 0], (m, n), eps)
-    bound = scale_back(total, exponent, name) + np.where(exponent != 0, TINY, 0.0)
-    frobenius = scale_back(frobenius_norm(work), exponent, name)
-    return Decomposition(values, np.asarray(bound), np.asarray(frobenius), "topk"), solver
+    values = rows.reshape(*leading, k)
+    bound = np.asarray(residuals.reshape(leading) + svd_bound(values[..., 0], (m, n), eps))
+    found = Decomposition(values, bound, frobenius_norm(work), "topk")
+    return in_units(found, exponent, name), solver
 
 
 def frobenius_norm(work: NDArray[Any]) -> Floats:

@@ -24,7 +24,6 @@ from rankdiag.spectral._decompose import (
     full_decomposition,
     svd_bound,
     tall,
-    to_working,
 )
 
 __all__ = ["deflated_gram"]
@@ -44,7 +43,7 @@ def deflated_gram(array: NDArray[Any], coarse: Decomposition) -> Decomposition |
     Parameters
     ----------
     array : ndarray of float64 or complex128, shape (m, n)
-        The matrix.
+        The matrix, its largest entry of moderate size.
     coarse : Decomposition
         Its plain Gram spectrum.
 
@@ -57,9 +56,7 @@ def deflated_gram(array: NDArray[Any], coarse: Decomposition) -> Decomposition |
     strong = int((values > _CLEAR * bound).sum())
     if strong == 0 or strong > len(values) // _SHARE:
         return None
-    work, exponent = to_working(tall(array), "float64")
-    if exponent.any():  # the caller's values are in the units of `array`; rare, so left to the exact routes
-        return None
+    work = tall(array)
     u, r, v = _strong_part(work, strong)
     rest = work - u @ (r @ v.conj().T)
     coupling = float(np.linalg.norm(rest @ v))

@@ -12,7 +12,14 @@ from rankdiag._array import as_float64, input_dtype
 from rankdiag._rng import as_generator
 from rankdiag._validate import choice, integer
 from rankdiag.spectral import _measures
-from rankdiag.spectral._decompose import Decomposition, full_decomposition, prefers_qr, scale_back, to_working
+from rankdiag.spectral._decompose import (
+    Decomposition,
+    full_decomposition,
+    in_units,
+    prefers_qr,
+    scale_back,
+    to_working,
+)
 from rankdiag.spectral._krylov import frobenius_norm, stable_rank_of, top_decomposition
 from rankdiag.spectral._lowrank import deflated_gram
 from rankdiag.spectral._slq import effective_rank_bracket
@@ -63,15 +70,20 @@ def for_sums(
     """
     if min(_shape(array)) <= SMALL:
         return exact(array, dtype=dtype, name=name)
-    coarse = full_decomposition(array, "gram", dtype=dtype, name=name)
+    work, exponent = to_working(array, "float64")
+    found = _for_sums(work, readings, dtype)
+    return in_units(found, exponent, name)
+
+
+def _for_sums(work: NDArray[Any], readings: Sequence[Callable[[Floats], Floats]], dtype: str) -> Decomposition:
+    coarse = full_decomposition(work, "gram", dtype=dtype)
     if _is_quiet(coarse, readings):
         return coarse
-    if array.ndim == 2:
-        finer = deflated_gram(array, coarse) if dtype == "float64" else None
-        return finer if finer is not None and _is_quiet(finer, readings) else exact(array, dtype=dtype, name=name)
-    flat = array.reshape(-1, *array.shape[-2:])
-    parts = [for_sums(one, readings, dtype=dtype, name=name) for one in flat]
-    return _stack(parts, array.shape[:-2])
+    if work.ndim > 2:
+        flat = work.reshape(-1, *work.shape[-2:])
+        return _stack([_for_sums(one, readings, dtype) for one in flat], work.shape[:-2])
+    finer = deflated_gram(work, coarse) if dtype == "float64" else None
+    return finer if finer is not None and _is_quiet(finer, readings) else exact(work, dtype=dtype)
 
 
 def _is_quiet(found: Decomposition, readings: Sequence[Callable[[Floats], Floats]]) -> bool:

@@ -12,12 +12,11 @@ from rankdiag._validate import describe, integer, string
 from rankdiag.spectral._decompose import (
     EPS64,
     SAFE_EXPONENT,
-    TINY,
     Decomposition,
     binary_exponent,
     gram_bound,
+    in_units,
     rescale,
-    scale_back,
     sqrt_clipped,
     svd_bound,
 )
@@ -83,12 +82,10 @@ class _Accumulator:
         self, values: NDArray[np.float64], bound: NDArray[np.float64], method: Literal["gram", "qr_svd"]
     ) -> Spectrum:
         exponent = np.asarray(0 if self._exponent == _NOTHING else self._exponent)
-        frobenius = np.sqrt((values * values).sum())
-        values, bound, frobenius = (scale_back(x, exponent, "block") for x in (values, bound, np.asarray(frobenius)))
-        if exponent:
-            bound = bound + TINY
+        frobenius = np.asarray(np.sqrt((values * values).sum()))
+        found = in_units(Decomposition(values, np.asarray(bound), frobenius, method), exponent, "block")
         return make_spectrum(
-            Decomposition(values, np.asarray(bound), np.asarray(frobenius), method),
+            found,
             shape=self.shape,
             input_dtype=self.input_dtype,
             details={"streamed_blocks": self.updates},
