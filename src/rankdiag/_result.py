@@ -130,7 +130,7 @@ class Finding:
 
 def worst(verdicts: Iterator[Verdict] | tuple[Verdict, ...] | list[Verdict]) -> Verdict:
     """Return the gravest of several verdicts; ``"unknown"`` if there is none."""
-    seen = set(verdicts)
+    seen: set[Verdict] = set(verdicts)
     return next((verdict for verdict in reversed(_ORDER) if verdict in seen), _ORDER[0])
 
 
