@@ -436,6 +436,14 @@ def test_names_outside_the_folder(tmp_path, make_index, name):
     assert len(str(caught.value)) < 1000
 
 
+def test_names_that_step_up_are_refused_even_if_they_come_back(tmp_path, make_index):
+    put(tmp_path, "x.safetensors")
+    (tmp_path / "sub").mkdir()
+    make_index(tmp_path, {"tensor of x.safetensors": "sub/../x.safetensors"})
+    with pytest.raises(CheckpointError, match="no name inside the folder"):
+        open_source(tmp_path)
+
+
 @pytest.mark.parametrize(
     ("kind", "with_index"),
     [

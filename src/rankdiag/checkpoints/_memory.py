@@ -228,13 +228,13 @@ def _torch_reason(tensor: Any, name: str, location: str) -> str:
 
 
 def _torch_key(tensor: Any) -> Any:
-    """Return what two tied tensors have in common; None if the tensor has no memory of its own."""
+    """Return what two tied tensors have in common; None if the tensor has no memory or no entries."""
     import torch
 
-    if tensor.layout != torch.strided or tensor.numel() == 0:
+    if tensor.layout != torch.strided:
         return None
     try:
-        place = tensor.data_ptr()
+        place = tensor.data_ptr()  # 0 for a tensor without entries
     except RuntimeError:  # a subclass without storage
         return None
     return (tensor.device, place, tuple(tensor.shape), tensor.stride(), tensor.dtype) if place else None
