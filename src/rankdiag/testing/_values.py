@@ -11,6 +11,7 @@ import datetime
 import decimal
 import fractions
 import pathlib
+import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -233,8 +234,7 @@ def _scipy() -> dict[str, Callable[[], Any]]:
 
 
 def _pandas() -> dict[str, Callable[[], Any]]:
-    import pandas
-
+    pandas = sys.modules["pandas"]
     return {
         "a data frame": lambda: pandas.DataFrame(_matrix()),
         "a series with a gap": lambda: pandas.Series([1.0, None, 2.0]),
