@@ -130,8 +130,7 @@ class Finding:
 
 def worst(verdicts: Iterator[Verdict] | tuple[Verdict, ...] | list[Verdict]) -> Verdict:
     """Return the gravest of several verdicts; ``"unknown"`` if there is none."""
-    seen: set[Verdict] = set(verdicts)
-    return next((verdict for verdict in reversed(_ORDER) if verdict in seen), _ORDER[0])
+    return _ORDER[max((_ORDER.index(verdict) for verdict in verdicts), default=0)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
