@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from rankdiag._document import Column, Document, Grid, KeyNumber, Plot, ReferenceLine, Series
 from rankdiag._result import Meta, Table
+from rankdiag._validate import string
 
 if TYPE_CHECKING:
     from rankdiag.weights._report import WeightReport
@@ -51,6 +52,14 @@ class ComparedCell:
         ``after - before``; None unless both have a value.
     ratio : float or None
         ``after / before``; None unless both have a value and the first is not 0.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rankdiag as rd
+    >>> before, after = (rd.weight_report({"a": scale * np.eye(2)}) for scale in (1.0, 3.0))
+    >>> before.compare(after).cell("a", "spectral").difference
+    2.0
     """
 
     name: str
@@ -110,25 +119,68 @@ class WeightComparison(Table[ComparedCell]):
     def cell(self, name: str, column: str) -> ComparedCell:
         """Return one cell.
 
+        Parameters
+        ----------
+        name : str
+            Matrix.
+        column : str
+            Column of the reports.
+
+        Returns
+        -------
+        ComparedCell
+            The cell.
+
         Raises
         ------
-        KeyError
-            If the matrix is not in both reports, or the column is not compared.
+        TypeError
+            If an argument is no string.
+        ValueError
+            If the matrix is not in both reports in one shape, or the column is not compared.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import rankdiag as rd
+        >>> report = rd.weight_report({"a": np.eye(3)})
+        >>> report.compare(report).cell("a", "fro").ratio
+        1.0
         """
-        for row in self.rows:
-            if row.name == name and row.column == column:
+        wanted = string(name, "name")
+        for row in self.of(column):
+            if row.name == wanted:
                 return row
-        raise KeyError(f"{name}, {column}: not compared; columns are {', '.join(COMPARED)}")
+        raise ValueError(f"`name` must be a matrix that both reports hold in one shape; got {wanted!r}")
 
     def of(self, column: str) -> tuple[ComparedCell, ...]:
         """Return the cells of one column, in row order.
 
+        Parameters
+        ----------
+        column : str
+            Column of the reports.
+
+        Returns
+        -------
+        tuple of ComparedCell
+            One for each matrix.
+
         Raises
         ------
+        TypeError
+            If `column` is no string.
         ValueError
-            If the column is not compared.
+            If it is not compared.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import rankdiag as rd
+        >>> report = rd.weight_report({"a": np.eye(3), "b": np.eye(2)})
+        >>> [cell.name for cell in report.compare(report).of("fro")]
+        ['a', 'b']
         """
-        if column not in COMPARED:
+        if string(column, "column") not in COMPARED:
             raise ValueError(f"`column` must be one of {', '.join(COMPARED)}; got {column!r}")
         return tuple(row for row in self.rows if row.column == column)
 

@@ -151,11 +151,12 @@ def weight_delta_report(
         max_bytes=max_bytes,
         n_jobs=n_jobs,
     )
-    generator, seed = as_generator(rng) if choices.options.baseline == "shuffle" else (None, None)
+    generator, drawn = as_generator(rng)
+    shuffle = choices.options.baseline == "shuffle"
     with open_source(base) as old, open_source(tuned) as new:
         plan = _Plan(Inventory(old, module_in(base)), inventory_of(new, module_in(tuned), choices), choices)
         jobs = list(jobs_of(plan.found.pieces))
-        children = dict(zip(map(id, jobs), generator.spawn(len(jobs)), strict=True)) if generator is not None else {}
+        children = dict(zip(map(id, jobs), generator.spawn(len(jobs)), strict=True)) if shuffle else {}
 
         def work(job: Sequence[Piece]) -> list[tuple[WeightDeltaRow, list[Finding]]]:
             readers = Reader(old, max_bytes), Reader(new, max_bytes)
@@ -179,7 +180,7 @@ def weight_delta_report(
             definition="singular values of each update, tuned minus base",
             base="e",
             n=len(rows),
-            seed=seed,
+            seed=drawn if shuffle else None,
             skipped=plan.skipped,
             details=details,
         ),

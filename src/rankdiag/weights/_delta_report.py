@@ -13,6 +13,7 @@ from rankdiag._result import Finding, Table, Threshold
 from rankdiag._rules import flag
 from rankdiag.weights._delta_row import DELTA_COLUMNS, WeightDeltaRow
 from rankdiag.weights._report import (
+    find_row,
     findings_grid,
     group_skipped,
     levels_of,
@@ -91,16 +92,32 @@ class WeightDeltaReport(Table[WeightDeltaRow]):
     def row(self, name: str) -> WeightDeltaRow:
         """Return the row of a name.
 
+        Parameters
+        ----------
+        name : str
+            Name of a row: a tensor, or ``"tensor[part]"``.
+
+        Returns
+        -------
+        WeightDeltaRow
+            The row.
+
         Raises
         ------
-        KeyError
-            If there is none; the message says why, if the tensor was skipped or is tied.
+        TypeError
+            If `name` is no string.
+        ValueError
+            If there is no such row; the message says why, if the tensor was skipped or is tied.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import rankdiag as rd
+        >>> rd.weight_delta_report({"a": np.eye(3)}, {"a": np.eye(3)}).row("a").status
+        'identical'
         """
-        for row in self.rows:
-            if row.name == name:
-                return row
-        why = self.skipped.get(name) or (f"tied to {self.aliases[name]}" if name in self.aliases else "no such tensor")
-        raise KeyError(f"{name}: {why}")
+        found: WeightDeltaRow = find_row(name, self.rows, self.skipped, self.aliases)
+        return found
 
     def flag(self, rules: Iterable[str | Threshold]) -> tuple[Finding, ...]:
         """Compare every row with declarative thresholds; see `WeightReport.flag`.

@@ -36,6 +36,15 @@ class WeightDeltaRow(WeightRow):
         Singular values of the update beyond that edge by more than 2 %.
     eps_rank_10, eps_rank_1 : int or None
         Smallest ranks that leave at most 10 % and 1 % of the Frobenius norm.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rankdiag as rd
+    >>> base = np.random.default_rng(0).standard_normal((8, 6))
+    >>> (row,) = rd.weight_delta_report({"a": base}, {"a": base + 1.0}).rows
+    >>> row.status, row.update, row.numerical_rank, row.changed_fraction
+    ('changed', 'low rank', 1, 1.0)
     """
 
     status: str = ""

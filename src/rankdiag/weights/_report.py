@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 from rankdiag._document import Column, Document, Grid, KeyNumber, Plot, ReferenceLine, Series, Verdict
 from rankdiag._result import Finding, Table, Threshold, worst
 from rankdiag._rules import flag
-from rankdiag._validate import describe
+from rankdiag._validate import describe, string
 from rankdiag.weights._row import LOW_RANK_RATIO, NAMING, SPECTRAL_COLUMNS, WeightRow, sketch_positions
 
 if TYPE_CHECKING:
     from rankdiag.weights._compare import WeightComparison
 
-__all__ = ["WeightReport", "group_skipped", "levels_of", "shown_columns", "spectra_plot", "weighted_mean"]
+__all__ = ["WeightReport", "find_row", "group_skipped", "levels_of", "shown_columns", "spectra_plot", "weighted_mean"]
 
 _MAIN = (
     "name",
@@ -91,16 +91,32 @@ class WeightReport(Table[WeightRow]):
     def row(self, name: str) -> WeightRow:
         """Return the row of a name.
 
+        Parameters
+        ----------
+        name : str
+            Name of a row: a tensor, or ``"tensor[part]"``.
+
+        Returns
+        -------
+        WeightRow
+            The row.
+
         Raises
         ------
-        KeyError
-            If there is none; the message says why, if the tensor was skipped or is tied.
+        TypeError
+            If `name` is no string.
+        ValueError
+            If there is no such row; the message says why, if the tensor was skipped or is tied.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import rankdiag as rd
+        >>> rd.weight_report({"a.weight": np.eye(3), "a.bias": np.ones(3)}).row("a.weight").numerical_rank
+        3
         """
-        for row in self.rows:
-            if row.name == name:
-                return row
-        why = self.skipped.get(name) or (f"tied to {self.aliases[name]}" if name in self.aliases else "no such tensor")
-        raise KeyError(f"{name}: {why}")
+        found: WeightRow = find_row(name, self.rows, self.skipped, self.aliases)
+        return found
 
     def flag(self, rules: Iterable[str | Threshold]) -> tuple[Finding, ...]:
         """Compare every row with declarative thresholds.
@@ -212,6 +228,17 @@ class WeightReport(Table[WeightRow]):
             if value is not None:
                 numbers.append(KeyNumber(label=label, value=value, doc=doc))
         return tuple(numbers)
+
+
+def find_row(name: Any, rows: Sequence[Any], skipped: Mapping[str, str], aliases: Mapping[str, str]) -> Any:
+    """Return the row of a name, or say why there is none."""
+    wanted = string(name, "name")
+    for row in rows:
+        if row.name == wanted:
+            return row
+    tied = f"it is tied to {aliases[wanted]}" if wanted in aliases else "there is no such tensor"
+    why = skipped.get(wanted, tied)
+    raise ValueError(f"`name` must be the name of a row; got {wanted!r}: {why}")
 
 
 def weighted_mean(rows: Sequence[WeightRow], name: str) -> float | None:

@@ -97,7 +97,17 @@ class WeightRow:
     remarks : tuple of str
         What else a reader has to know.
     sketch : tuple of float
-        Singular values over s_1 at the positions that `sketch_positions` gives, for plots.
+        Singular values over s_1 at at most 32 places that are even in the logarithm, for plots.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import rankdiag as rd
+    >>> (row,) = rd.weight_report({"a.weight": np.diag([2.0, 1.0, 1.0])}).rows
+    >>> row.kind, row.n, row.stable_rank, row.condition
+    ('Linear', 3, 1.5, 2.0)
+    >>> row.nulls["alpha"]
+    'a tail needs 10 eigenvalues above the noise floor; there are 3'
     """
 
     name: str

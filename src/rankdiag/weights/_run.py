@@ -177,6 +177,7 @@ def _updates(inventory: Inventory, choices: Choices, wanted: set[str], found: In
     if choices.lora == "factors":
         return {}
     updates: dict[str, list[Piece]] = {}
+    place = {name: index for index, name in enumerate(inventory.infos)}
     for pair in adapter_pairs(inventory):
         if pair.left not in wanted or pair.right not in wanted:
             continue
@@ -184,7 +185,7 @@ def _updates(inventory: Inventory, choices: Choices, wanted: set[str], found: In
         if isinstance(pieces, str):
             found.skipped[pair.left] = found.skipped[pair.right] = pieces
             continue
-        first, second = sorted((pair.left, pair.right), key=list(inventory.infos).index)
+        first, second = sorted((pair.left, pair.right), key=place.__getitem__)
         updates[first], updates[second] = pieces, []
     return updates
 
@@ -355,7 +356,7 @@ def weight_report(
     >>> report = rd.weight_report(weights)
     >>> for row in report:
     ...     print(row.name, row.numerical_rank, round(row.effective_rank_over_baseline, 2), row.lora_rank_hint)
-    layers.0.weight 64 1.0 50
+    layers.0.weight 64 1.0 46
     layers.1.weight 3 0.05 3
     >>> report.skipped
     {'layers.1.bias': 'bias/norm, not a matrix'}
@@ -375,12 +376,13 @@ def weight_report(
         max_bytes=max_bytes,
         n_jobs=n_jobs,
     )
-    generator, seed = as_generator(rng) if choices.options.baseline == "shuffle" else (None, None)
+    generator, drawn = as_generator(rng)
+    shuffle = choices.options.baseline == "shuffle"
     with open_source(source, revision=revision) as tensors:
         found = inventory_of(tensors, module_in(source), choices)
         jobs = list(jobs_of(found.pieces))
         order = {id(job): index for index, job in enumerate(jobs)}
-        children = generator.spawn(len(jobs)) if generator is not None else []
+        children = generator.spawn(len(jobs)) if shuffle else []
 
         def work(job: Sequence[Piece]) -> list[Measured]:
             reader = Reader(tensors, choices.options.max_bytes)
@@ -411,7 +413,14 @@ def weight_report(
         verdict=worst([finding.severity for finding in findings]),
         explanation=explain(rows, findings, found.skipped),
         thresholds=(NON_FINITE, ZERO_WEIGHT),
-        meta=Meta(definition=DEFINITION, base="e", n=len(rows), seed=seed, skipped=found.skipped, details=details),
+        meta=Meta(
+            definition=DEFINITION,
+            base="e",
+            n=len(rows),
+            seed=drawn if shuffle else None,
+            skipped=found.skipped,
+            details=details,
+        ),
     )
 
 
