@@ -338,7 +338,7 @@ def test_documents_and_round_trip():
     assert again == report
     text = report.summary(width=200)
     assert "1 of 2 compared matrices are the same on both sides" in text
-    assert "1 updates are low rank" in text
+    assert "1 update is low rank" in text
     document = report.document()
     assert [plot.title for plot in document.plots][:2] == ["Size of each update", "Effective rank of each update"]
     assert report.flag(["rank_above_rounding > 0"])[0].name == "a.weight"

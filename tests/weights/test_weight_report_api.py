@@ -167,7 +167,7 @@ def test_a_collapsed_layer_stands_out_against_its_siblings():
 def test_no_judgement_without_a_source():
     report = rd.weight_report({"a.weight": np.ones((30, 30)), "b.weight": np.eye(30)})
     assert report.verdict == "unknown"
-    assert "1 of 2 matrices are strongly low rank" in report.explanation
+    assert "1 of 2 matrices is strongly low rank" in report.explanation
     assert all(bound.source for bound in report.thresholds)
 
 

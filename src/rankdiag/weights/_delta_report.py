@@ -183,7 +183,7 @@ class WeightDeltaReport(Table[WeightDeltaRow]):
         status = Counter(row.status for row in rows)
         numbers = [KeyNumber(label=name, value=count, unit="matrices") for name, count in sorted(status.items())]
         numbers.append(KeyNumber(label="tensors skipped", value=len(self.skipped), doc="each with its reason"))
-        moved = [row for row in rows if row.update not in {"", "none"}]
+        moved = [row for row in rows if row.update not in {"", "none", "rounding only"}]
         for name, label in (
             ("relative_norm", "mean update norm / base norm"),
             ("effective_rank_ratio", "mean effective rank / n of updates"),
@@ -217,15 +217,15 @@ def explain_delta(rows: Sequence[WeightDeltaRow], findings: Sequence[Finding], s
     low = kinds["low rank"] + kinds["low rank above rounding"]
     if low:
         parts.append(
-            f"{low} updates are low rank (effective rank below {LOW_RANK_RATIO:g} n, or only so many values above what "
+            f"{_updates(low)} low rank (effective rank below {LOW_RANK_RATIO:g} n, or only so many values above what "
             "rounding makes): an adapter of small rank would do nearly the same."
         )
     if kinds["dense"]:
-        parts.append(f"{kinds['dense']} updates are dense: they spread over many directions.")
+        parts.append(f"{_updates(kinds['dense'])} dense, spread over many directions.")
     if kinds["rounding only"]:
         parts.append(
-            f"{kinds['rounding only']} updates are no larger than what rounding the weights makes: nothing can be said "
-            "of their rank."
+            f"{_updates(kinds['rounding only'])} no larger than what rounding the weights makes: nothing can be said "
+            "of the rank."
         )
     moved = [row for row in rows if row.relative_norm]
     if moved:
@@ -237,6 +237,10 @@ def explain_delta(rows: Sequence[WeightDeltaRow], findings: Sequence[Finding], s
     grave = [finding for finding in findings if finding.severity == "alert"]
     parts += [f"{finding.sentence}." for finding in grave[:3]]
     return " ".join(parts)
+
+
+def _updates(count: int) -> str:
+    return "1 update is" if count == 1 else f"{count} updates are"
 
 
 def _points(rows: Sequence[WeightDeltaRow], column: str, label: str) -> tuple[Series, ...]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -37,6 +38,7 @@ _MAIN = (
     "mp_edge_outliers",
 )
 _WORST = 5
+_PLOT_FLOOR = 1e-6  # of the largest value; what lies below would squeeze all else
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -257,13 +259,15 @@ def explain(rows: Sequence[WeightRow], findings: Sequence[Finding], skipped: Map
     parts = []
     known = [row for row in rows if row.effective_rank_ratio is not None]
     low = [row for row in known if _ratio(row) < LOW_RANK_RATIO]
+    verb = "is" if len(low) == 1 else "are"
     mean = weighted_mean(rows, "effective_rank_ratio")
     if mean is not None:
         parts.append(
             f"On average {mean:.2g} of the directions of a matrix are of comparable size (effective rank over n)."
         )
         parts.append(
-            f"{len(low)} of {len(known)} matrices are strongly low rank (below {LOW_RANK_RATIO:g}), hence compressible."
+            f"{len(low)} of {len(known)} matrices {verb} strongly low rank (below {LOW_RANK_RATIO:g}), hence "
+            "compressible."
             if low
             else f"None of {len(known)} matrices is strongly low rank (below {LOW_RANK_RATIO:g})."
         )
@@ -410,7 +414,7 @@ def spectra_plot(rows: Sequence[Any]) -> Plot:
             Series(
                 label=row.name,
                 x=tuple((place + 1) / row.n for place in places),
-                y=tuple(row.sketch),
+                y=tuple(value if value > _PLOT_FLOOR else math.nan for value in row.sketch),
                 kind="line",
             )
         )
@@ -421,5 +425,5 @@ def spectra_plot(rows: Sequence[Any]) -> Plot:
         series=tuple(series),
         x_scale="log",
         y_scale="log",
-        description="Singular values of a few matrices, each over its largest.",
+        description="Singular values of a few matrices, each over its largest; below 1e-6 they are left out.",
     )
