@@ -1,9 +1,10 @@
-"""The largest singular values without a full decomposition: block Golub-Kahan with full reorthogonalisation.
+"""The largest singular values without a full decomposition: Krylov iterations with full reorthogonalisation.
 
-Vectors are rows throughout, so that every product runs along contiguous memory. With V and U the right and left bases
-(rows), the recurrence keeps V A^T = L U exactly; the singular values of L are the Ritz values, and what A^H U has
-outside V is the residual. For complex matrices transposes of rows and conjugates of A stand where the real case has
-none.
+`golub_kahan` finds the k largest by a block iteration; `stable_rank_of` needs only the largest, and gets most of the way
+in float32. In the former, vectors are rows throughout, so that every product runs along contiguous memory. With V and U
+the right and left bases (rows), the recurrence keeps V A^T = L U exactly; the singular values of L are the Ritz values,
+and what A^H U has outside V is the residual. For complex matrices transposes of rows and conjugates of A stand where
+the real case has none.
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from rankdiag.spectral._decompose import (
     in_units,
     rescale,
     svd_bound,
+    tall,
     to_working,
 )
 
@@ -34,6 +36,14 @@ Floats = NDArray[np.float64]
 
 # Relative change of the Ritz values, and size of the residual against the largest value, at which iteration stops.
 _CHANGE = 1e-7
+# Residual relative to s_1 that the value for a stable rank needs. A residual r means that some singular value lies
+# within r. The largest one may be further off where it hides above a cluster of p values that holds most of the vector,
+# but only by about r sqrt(p), because a random start has its share of every direction; p shows in how much of the start
+# the vector has. The float32 iteration stops at half the tolerance and leaves the rest to rounding.
+_TOLERANCE = 5e-7
+_POLISH = 3  # steps of power iteration in float64 to get there, before a float64 iteration takes over
+_SAFE_FOURTH = 8  # entries within these powers of two of 1 have fourth powers whose sums float32 can hold
+_FLOAT32_FLOOR = 2e-7  # residuals below this are rounding in float32
 # A row that loses this much to orthogonalisation is orthogonalised twice (Kahan's rule).
 _TWICE = 0.7
 # Smaller matrices are decomposed in full: it is faster.
@@ -261,10 +271,10 @@ def stable_rank_of(array: NDArray[Any]) -> float | None:
     float or None
         None where convergence is too slow to trust, so that the caller decomposes instead.
     """
-    work = array
-    exponent = int(binary_exponent(array))
+    work = tall(array)
+    exponent = int(binary_exponent(work))
     if abs(exponent) > _SAFE_FOURTH:
-        work = rescale(array, -exponent)
+        work = rescale(work, -exponent)
     single = work.astype(np.complex64 if work.dtype.kind == "c" else np.float32)
     if not single.any():
         return 0.0
@@ -289,16 +299,6 @@ def stable_rank_of(array: NDArray[Any]) -> float | None:
     if better is None or _residual(work, better) > tolerance * better.values[0]:
         return None
     return (norm / float(better.values[0])) ** 2
-
-
-# Residual relative to s_1 that the value for a stable rank needs. A residual r means that some singular value lies
-# within r. The largest one may be further off where it hides above a cluster of p values that holds most of the vector,
-# but only by about r sqrt(p), because a random start has its share of every direction; p shows in how much of the start
-# the vector has. The float32 iteration stops at half the tolerance and leaves the rest to rounding.
-_TOLERANCE = 5e-7
-_POLISH = 3
-_SAFE_FOURTH = 8  # entries within these powers of two of 1 have fourth powers whose sums float32 can hold
-_FLOAT32_FLOOR = 2e-7  # residuals below this are rounding in float32
 
 
 def _strongest_direction(a: NDArray[Any], rng: np.random.Generator) -> tuple[NDArray[Any], float] | None:

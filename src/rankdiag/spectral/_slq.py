@@ -134,9 +134,10 @@ def _bidiagonalize(work: NDArray[Any], starts: NDArray[Any], steps: int) -> tupl
 
 
 def _reorthogonalized(rows: NDArray[Any], bases: NDArray[Any]) -> NDArray[Any]:
-    for _ in range(2):
-        coefficients = np.matmul(bases.conj(), rows[:, :, None])
-        rows = rows - np.matmul(np.swapaxes(bases, 1, 2), coefficients)[:, :, 0]
+    """Make every row orthogonal to its own basis; `rows` is overwritten."""
+    for row, basis in zip(rows, bases, strict=True):  # one matrix-vector product each: faster than a batched one
+        for _ in range(2):
+            row -= (basis.conj() @ row) @ basis
     return rows
 
 
