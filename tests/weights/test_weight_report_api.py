@@ -164,6 +164,35 @@ def test_a_collapsed_layer_stands_out_against_its_siblings():
     assert report.verdict == "unknown"
 
 
+@pytest.mark.parametrize("count", [6, 7])
+def test_the_median_is_that_of_the_others(count):
+    rng = np.random.default_rng(count)
+    tensors = {
+        f"h.{i}.w": rng.standard_normal((30, 2 + 4 * i)) @ rng.standard_normal((2 + 4 * i, 24)) for i in range(count)
+    }
+    report = rd.weight_report(tensors)
+    ratios = {row.name: row.effective_rank_ratio for row in report}
+    expected = {
+        name
+        for name, ratio in ratios.items()
+        if ratio < 0.5 * np.median([other for key, other in ratios.items() if key != name])
+    }
+    assert expected
+    assert {finding.name for finding in report.findings} == expected
+
+
+def test_options_are_stated():
+    details = rd.weight_report(
+        state(), include="2d", select="layers", lora="factors", pairs={"layers.0": [("a", 20)], "layers.1": "config"}
+    ).meta.details
+    assert details["include"] == "2d"
+    assert details["lora"] == "factors"
+    assert details["select"] == "layers"
+    assert details["pairs"] == "layers.0 = a:20; layers.1 = config"
+    assert details["measures"] == "all"
+    assert rd.weight_report(state(), measures=["fro", "spectral"]).meta.details["measures"] == "spectral, fro"
+
+
 def test_no_judgement_without_a_source():
     report = rd.weight_report({"a.weight": np.ones((30, 30)), "b.weight": np.eye(30)})
     assert report.verdict == "unknown"

@@ -199,6 +199,7 @@ class _Plan:
         self.skipped: dict[str, str] = {}
         self.aliases = dict(found.aliases)
         self.only_in_base: list[WeightDeltaRow] = []
+        self._adapted = {name for pair in self.adapters.values() if (name := self.weight_of(pair)) is not None}
         used = {self.matching.base_of(name) for name in self.tuned.infos}
         for name, reason in found.skipped.items():
             partner = self.matching.base_of(name)
@@ -220,12 +221,9 @@ class _Plan:
             elif choices.select is not None and not choices.select.search(name):
                 self.skipped[name] = "not selected"
             elif self._is_adapter():
-                self.skipped[name] = "not adapted" if name not in self._adapted() else "base of an adapter"
+                self.skipped[name] = "base of an adapter" if name in self._adapted else "not adapted"
             else:
                 self._one_of_base(name, choices)
-
-    def _adapted(self) -> set[str]:
-        return {name for pair in self.adapters.values() if (name := self.weight_of(pair)) is not None}
 
     def _one_of_base(self, name: str, choices: Choices) -> None:
         made = classify(name, self.base, choices.pairs, conv=choices.conv, input_size=choices.input_size)

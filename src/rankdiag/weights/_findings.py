@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+import bisect
 import re
-import statistics
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
@@ -90,9 +90,10 @@ def collapsed(rows: Iterable[WeightRow]) -> list[Finding]:
     for group in groups.values():
         if len(group) <= _SIBLINGS:
             continue
+        ordered = sorted(_ratio(row) for row in group)
         for row in group:
-            ratio = row.effective_rank_ratio or 0.0
-            median = statistics.median(_others(group, row))
+            ratio = _ratio(row)
+            median = _median_without(ordered, bisect.bisect_left(ordered, ratio))
             if ratio < _DROP * median:
                 found.append(
                     Finding(
@@ -109,7 +110,12 @@ def collapsed(rows: Iterable[WeightRow]) -> list[Finding]:
     return found
 
 
-def _others(group: Sequence[WeightRow], row: WeightRow) -> list[float]:
-    return [
-        other.effective_rank_ratio for other in group if other is not row and other.effective_rank_ratio is not None
-    ]
+def _ratio(row: WeightRow) -> float:
+    return row.effective_rank_ratio if row.effective_rank_ratio is not None else 0.0
+
+
+def _median_without(ordered: Sequence[float], left_out: int) -> float:
+    """Return the median of an ascending list without one of its places."""
+    rest = len(ordered) - 1
+    low, high = (rest - 1) // 2, rest // 2
+    return 0.5 * sum(ordered[place + (place >= left_out)] for place in (low, high))

@@ -67,8 +67,19 @@ class Choices:
             else f"{self.conv} on {self.input_size[0]}x{self.input_size[1]}",
             "baseline": options.baseline,
             "max_bytes": options.max_bytes,
-            **({} if self.select is None else {"select": self.select.pattern}),
+            **({"include": self.include} if self.include != "2d+" else {}),
+            **({"lora": self.lora} if self.lora != "delta" else {}),
+            **({"select": self.select.pattern} if self.select is not None else {}),
+            **({"pairs": _layouts_text(self.pairs)} if self.pairs else {}),
         }
+
+
+def _layouts_text(pairs: Mapping[re.Pattern[str], FusedLayout | None]) -> str:
+    parts = []
+    for pattern, layout in pairs.items():
+        text = "config" if layout is None else " ".join(f"{part}:{length}" for part, length in layout)
+        parts.append(f"{pattern.pattern} = {text}" if pattern.pattern else text)
+    return "; ".join(parts)
 
 
 def check_choices(
