@@ -1,6 +1,6 @@
 """The largest singular values without a full decomposition: Krylov iterations with full reorthogonalisation.
 
-`golub_kahan` finds the k largest by a block iteration; `stable_rank_of` needs only the largest, and gets most of the way
+`golub_kahan` finds the k largest by a block iteration; `stable_rank_of` needs only the largest and gets most of the way
 in float32. In the former, vectors are rows throughout, so that every product runs along contiguous memory. With V and U
 the right and left bases (rows), the recurrence keeps V A^T = L U exactly; the singular values of L are the Ritz values,
 and what A^H U has outside V is the residual. For complex matrices transposes of rows and conjugates of A stand where
