@@ -27,13 +27,15 @@ CHECKS = {
 
 
 @pytest.mark.parametrize("check", CHECKS.values(), ids=CHECKS.keys())
-@pytest.mark.parametrize("value", EVERYTHING, ids=lambda value: value.label)
-def test_anything_at_all_gives_a_value_or_an_error_that_names_the_argument(value, check):
-    try:
-        check(value.make())
-    except (TypeError, ValueError) as error:
-        assert str(error).startswith("`x` must")
-        assert "; got " in str(error)
+def test_anything_at_all_gives_a_value_or_an_error_that_names_the_argument(check):
+    unnamed = []
+    for value in EVERYTHING:
+        try:
+            check(value.make())
+        except (TypeError, ValueError) as error:
+            if not (str(error).startswith("`x` must") and "; got " in str(error)):
+                unnamed.append((value.label, str(error)))
+    assert unnamed == []
 
 
 @pytest.mark.parametrize(

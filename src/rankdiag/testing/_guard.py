@@ -47,10 +47,10 @@ class _Probe:
 
 @dataclass(frozen=True, slots=True)
 class Snapshot:
-    """Global state at one moment: value of each probe, and the modules that were loaded."""
+    """Global state at one moment: value of each probe, and how many modules were loaded."""
 
     values: Mapping[str, Any]
-    modules: frozenset[str]
+    modules: int
 
 
 def snapshot(ignore: Collection[str] = ()) -> Snapshot:
@@ -60,7 +60,7 @@ def snapshot(ignore: Collection[str] = ()) -> Snapshot:
         for name, probe in _PROBES.items()
         if name not in ignore and (not probe.package or is_loaded(probe.package))
     }
-    return Snapshot(values, frozenset(sys.modules))
+    return Snapshot(values, len(sys.modules))
 
 
 def changed(before: Snapshot, after: Snapshot) -> dict[str, str]:
@@ -68,7 +68,7 @@ def changed(before: Snapshot, after: Snapshot) -> dict[str, str]:
     found = {}
     for name, old in before.values.items():
         new = after.values.get(name, old)
-        if new != old and not (_PROBES[name].imports_may_change and _foreign(after.modules - before.modules)):
+        if new != old and not (_PROBES[name].imports_may_change and _foreign(before.modules)):
             found[name] = _difference(old, new)
     return found
 
@@ -81,8 +81,9 @@ def put_back(before: Snapshot, states: Collection[str]) -> None:
             write(before.values[name])
 
 
-def _foreign(modules: Collection[str]) -> bool:
-    roots = {module.partition(".")[0] for module in modules}
+def _foreign(loaded: int) -> bool:
+    """Whether a package of somebody else is among the modules that came after the first `loaded` ones."""
+    roots = {module.partition(".")[0] for module in list(sys.modules)[loaded:]}
     return bool(roots - set(sys.stdlib_module_names) - {"rankdiag", "__main__", "__mp_main__"})
 
 
