@@ -6,131 +6,30 @@ and is found again by its type tag. A subclass adds fields and, where it has som
 
 from __future__ import annotations
 
-import csv
 import dataclasses
 import importlib
-import io
 import json
 import os
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, ClassVar, Generic, Literal, Self, TypeVar, cast
+from typing import Any, ClassVar, Generic, Self, TypeVar, cast
 
 from rankdiag._document import Column, Document, Grid, KeyNumber, Plot, Verdict, format_value
 from rankdiag._files import write_text
 from rankdiag._json import SCHEMA_VERSION, decode_fields, encode
+from rankdiag._meta import VERDICTS, Finding, Meta, Threshold, worst
+from rankdiag._tabular import csv_cell, csv_line, markdown_cell
 from rankdiag._text import render_text
 from rankdiag._validate import describe, integer, string
 from rankdiag._validate import names as check_names
-from rankdiag._version import __version__
 
 __all__ = ["Finding", "Meta", "Result", "Table", "Threshold", "result_from_dict", "result_from_json", "worst"]
 
 _REGISTRY: dict[str, type[Result]] = {}
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _TAG = re.compile(r"[a-z_]+\.[A-Z][A-Za-z0-9]*")
-_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
-_ORDER: tuple[Verdict, ...] = ("unknown", "ok", "warn", "alert")
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Meta:
-    """The conventions behind a result.
-
-    Attributes
-    ----------
-    definition : str
-        What was computed, in one line.
-    base : str or None
-        Base of logarithms, ``"e"`` for nats.
-    ddof : int or None
-        Divisor convention of variances.
-    units : str or None
-        Unit of the main number.
-    n : int or None
-        Sample size: rows, prompts, tensors.
-    seed : int or None
-        Seed that repeats the result, if randomness was used.
-    skipped : mapping of str to str
-        What was left out, each with its reason.
-    dtype : str or None
-        Dtype that came in.
-    version : str
-        Version of rankdiag.
-    details : mapping of str to object
-        Further conventions: tolerances, methods, options; JSON-safe values.
-    """
-
-    definition: str = ""
-    base: str | None = None
-    ddof: int | None = None
-    units: str | None = None
-    n: int | None = None
-    seed: int | None = None
-    skipped: Mapping[str, str] = field(default_factory=dict)
-    dtype: str | None = None
-    version: str = __version__
-    details: Mapping[str, Any] = field(default_factory=dict)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Threshold:
-    """A bound that a verdict rests on, and who says so.
-
-    Attributes
-    ----------
-    quantity : str
-        Column or field that is compared.
-    op : {"<", "<=", ">", ">=", "==", "!="}
-        The finding is raised where ``quantity op value`` holds.
-    value : float
-        The bound.
-    severity : {"warn", "alert"}
-        Verdict that the finding brings.
-    source : str
-        Paper, section, or "set by the user".
-    """
-
-    quantity: str
-    op: Literal["<", "<=", ">", ">=", "==", "!="]
-    value: float
-    severity: Literal["warn", "alert"] = "warn"
-    source: str = ""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Finding:
-    """Something a reader should look at.
-
-    Attributes
-    ----------
-    name : str
-        The row it is about, or empty for the whole result.
-    severity : {"ok", "warn", "alert", "unknown"}
-        How bad.
-    sentence : str
-        What was found, with its number and bound.
-    quantity : str
-        Column that gave it.
-    value : float or None
-        The number.
-    threshold : Threshold or None
-        The bound and its source.
-    """
-
-    name: str
-    severity: Verdict
-    sentence: str
-    quantity: str = ""
-    value: float | None = None
-    threshold: Threshold | None = None
-
-
-def worst(verdicts: Iterator[Verdict] | tuple[Verdict, ...] | list[Verdict]) -> Verdict:
-    """Return the gravest of several verdicts; ``"unknown"`` if there is none."""
-    return _ORDER[max((_ORDER.index(verdict) for verdict in verdicts), default=0)]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -549,7 +448,7 @@ class Table(Result, Generic[RowT]):
         """
         known = {column.name: column for column in self.columns}
         columns = tuple(known[name] for name in check_names(names, "names", known)) or self.columns
-        marks = cast("tuple[Verdict, ...]", check_names(levels, "levels", _ORDER))
+        marks = cast("tuple[Verdict, ...]", check_names(levels, "levels", VERDICTS))
         if marks and len(marks) != len(self.rows):
             raise ValueError(f"`levels` must hold one entry for each of {len(self.rows)} rows; got {len(marks)}")
         return Grid(
@@ -608,8 +507,8 @@ class Table(Result, Generic[RowT]):
         OSError
             If the file cannot be written.
         """
-        lines = [_csv_line([column.name for column in self.columns])]
-        lines += [_csv_line([_csv_cell(getattr(row, column.name)) for column in self.columns]) for row in self.rows]
+        lines = [csv_line([column.name for column in self.columns])]
+        lines += [csv_line([csv_cell(getattr(row, column.name)) for column in self.columns]) for row in self.rows]
         text = "\n".join([*lines, ""])
         if path is not None:
             write_text(path, text)
@@ -620,34 +519,9 @@ class Table(Result, Generic[RowT]):
         header = [column.label or column.name for column in self.columns]
         lines = ["| " + " | ".join(header) + " |", "|" + " --- |" * len(header)]
         for row in self.rows:
-            cells = [_markdown_cell(format_value(getattr(row, column.name))) for column in self.columns]
+            cells = [markdown_cell(format_value(getattr(row, column.name))) for column in self.columns]
             lines.append("| " + " | ".join(cells) + " |")
         return "\n".join(lines)
-
-
-def _csv_line(cells: list[Any]) -> str:
-    stream = io.StringIO()
-    csv.writer(stream, lineterminator="\r\n").writerow(cells)  # it quotes only those line ends that it writes itself
-    return stream.getvalue()[:-2]
-
-
-def _csv_cell(value: Any) -> Any:
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        return repr(float(value))
-    if isinstance(value, (tuple, list)):
-        value = "x".join(str(entry) for entry in value)
-    if isinstance(value, str) and value[:1] in _FORMULA:
-        return "'" + value
-    return value
-
-
-def _markdown_cell(text: str) -> str:
-    plain = "".join(c if c.isprintable() else " " for c in text)
-    for mark in ("\\", "|", "<", ">", "&", "`", "*", "_", "~", "$", "[", "]"):
-        plain = plain.replace(mark, "\\" + mark)
-    return plain
 
 
 def plots_of(document: Document) -> tuple[Plot, ...]:

@@ -1,0 +1,39 @@
+"""Cells of tables in formats that other programs read: CSV and Markdown."""
+
+from __future__ import annotations
+
+import csv
+import io
+from typing import Any
+
+__all__ = ["csv_cell", "csv_line", "markdown_cell"]
+
+_FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n")
+
+
+def csv_line(cells: list[Any]) -> str:
+    """Write one row as a line of CSV without its end."""
+    stream = io.StringIO()
+    csv.writer(stream, lineterminator="\r\n").writerow(cells)  # it quotes only those line ends that it writes itself
+    return stream.getvalue()[:-2]
+
+
+def csv_cell(value: Any) -> Any:
+    """Turn a cell into what CSV can hold: every digit of a number, no text that a spreadsheet takes for a formula."""
+    if value is None:
+        return ""
+    if isinstance(value, float):
+        return repr(float(value))
+    if isinstance(value, (tuple, list)):
+        value = "x".join(str(entry) for entry in value)
+    if isinstance(value, str) and value[:1] in _FORMULA:
+        return "'" + value
+    return value
+
+
+def markdown_cell(text: str) -> str:
+    """Write a text on one line without live markup."""
+    plain = "".join(c if c.isprintable() else " " for c in text)
+    for mark in ("\\", "|", "<", ">", "&", "`", "*", "_", "~", "$", "[", "]"):
+        plain = plain.replace(mark, "\\" + mark)
+    return plain
