@@ -99,3 +99,12 @@ def test_an_interrupt_passes_through(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     with pytest.raises(KeyboardInterrupt):
         optional("interrupted", extra="x", feature="this")
+
+
+@pytest.mark.parametrize("name", ["raises", "leaves", "needs_more"])
+def test_broken_packages_in_this_process(tmp_path, monkeypatch, name):
+    (tmp_path / f"rankdiag_test_{name}.py").write_text(PACKAGES[name])
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(MissingExtraError, match=f"'rankdiag_test_{name}', which is installed but failed") as caught:
+        optional(f"rankdiag_test_{name}", extra="x", feature="this")
+    assert caught.value.name == f"rankdiag_test_{name}"

@@ -101,6 +101,14 @@ def test_integer_bounds_and_numbers_too_long_to_print():
             integer(value, "n", low=1, high=10)
 
 
+def test_tensors_without_data_are_no_numbers():
+    empty = torch.empty((), device="meta")
+    with pytest.raises(TypeError, match="`x` must be a real number"):
+        real(empty, "x")
+    with pytest.raises(TypeError, match="`n` must be an integer"):
+        integer(torch.empty((), dtype=torch.int64, device="meta"), "n")
+
+
 def test_boolean_and_string():
     assert boolean(np.True_, "b") is True
     assert boolean(False, "b") is False

@@ -8,8 +8,9 @@ import signal
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal
+from collections.abc import Callable, Iterable, Mapping, Sized
+from pathlib import Path
+from typing import Annotated, Any, Literal
 
 import numpy as np
 import pytest
@@ -21,7 +22,7 @@ from rankdiag._array import as_float64
 from rankdiag._result import result_from_json
 from rankdiag._validate import boolean, choice, real
 from rankdiag.testing import FuzzReport, Violation, fuzz
-from rankdiag.testing._fuzz import _DOCS
+from rankdiag.testing._fuzz import _DOCS, plain_result
 from rankdiag.testing._observe import aliases, fingerprint, has_nan
 from rankdiag.testing._signature import parameters_of
 from rankdiag.testing._values import hostile_arrays, hostile_objects
@@ -42,7 +43,7 @@ def norm(
     with np.errstate(under="ignore"):
         total = float((scaled**p).sum())
     mean = total / array.size if word == "mean" else total
-    return min(factor * mean ** (1.0 / p), 2.0**1000) * largest if largest < 1.0 else factor * mean ** (1.0 / p)
+    return min(factor * mean ** (1.0 / p), float(np.finfo(np.float64).max) / largest) * largest
 
 
 def planted(bug: Callable[[Any, NDArray[np.float64]], Any]) -> Callable[..., Any]:
@@ -441,7 +442,52 @@ def test_the_user_may_interrupt():
         fuzz(interrupted)
 
 
+def test_torch_functions_start_from_tensors():
+    def squared(matrix: torch.Tensor) -> torch.Tensor:
+        if not isinstance(matrix, torch.Tensor):
+            raise TypeError("`matrix` must be a tensor")
+        as_float64(matrix, "matrix")
+        return (matrix.double() ** 2).sum().clamp(max=1e300)
+
+    fuzz(squared).raise_for_violations()
+    assert plain_result(squared).dtype == torch.float64
+
+
+def test_plain_results():
+    assert plain_result(norm, arguments={"values": [3.0, 4.0]}) == 5.0
+    with pytest.raises(ValueError, match="`arguments` must hold a legal plain call"):
+        plain_result(norm, arguments={"values": "x"})
+
+
 # --- the parts ----------------------------------------------------------------------------------------------------
+
+
+def test_other_annotations():
+    def function(
+        a: Annotated[int, "a note"],
+        b: Sized,
+        c: list[float],
+        d: None,
+        e: Path,
+        f: Literal["x"] | Any,
+        g: bytes | complex,
+    ):
+        pass
+
+    read = {parameter.name: parameter for parameter in parameters_of(function)}
+    assert read["a"].kinds == {"int"}
+    assert read["b"].kinds == {"other"}
+    assert "iterable" in read["c"].kinds
+    assert read["d"].kinds == {"none"}
+    assert read["e"].kinds == {"path", "str"}
+    assert read["f"].kinds is None
+    assert read["f"].options == ("x",)
+    assert read["g"].kinds == {"bytes", "complex", "int", "float"}
+
+    def broken(a: "1 +"):  # noqa: F722 - an annotation that is no type
+        pass
+
+    assert parameters_of(broken)[0].kinds is None
 
 
 def test_annotations_are_read():

@@ -69,7 +69,7 @@ def changed(before: Snapshot, after: Snapshot) -> dict[str, str]:
     for name, old in before.values.items():
         new = after.values.get(name, old)
         if new != old and not (_PROBES[name].imports_may_change and _foreign(before.modules)):
-            found[name] = _difference(old, new)
+            found[name] = _difference(old, new, show=name != "environment variables")  # their values may be secrets
     return found
 
 
@@ -87,9 +87,11 @@ def _foreign(loaded: int) -> bool:
     return bool(roots - set(sys.stdlib_module_names) - {"rankdiag", "__main__", "__mp_main__"})
 
 
-def _difference(old: Any, new: Any) -> str:
+def _difference(old: Any, new: Any, show: bool) -> str:
     if isinstance(old, dict) and isinstance(new, dict):
         keys = [key for key in {**old, **new} if old.get(key, _difference) != new.get(key, _difference)]
+        if not show:
+            return ", ".join(keys[:5])
         return ", ".join(f"{key}: {_short(old.get(key))} -> {_short(new.get(key))}" for key in keys[:5])
     if isinstance(old, (tuple, list, bytes)):
         return "it is another one now"
