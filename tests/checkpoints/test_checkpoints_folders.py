@@ -233,6 +233,9 @@ def test_missing_path(tmp_path):
         open_source(tmp_path / "nowhere")
     with pytest.raises(FileNotFoundError, match="must be a path that exists"):
         open_source("nowhere.safetensors")
+    with pytest.raises(FileNotFoundError, match="must be a path that exists") as caught:
+        open_source("x" * 10_000)
+    assert len(str(caught.value)) < 300
 
 
 @pytest.mark.parametrize("text", ["", "a\0b"])

@@ -18,6 +18,7 @@ class CheckpointError(ValueError):
 
     Examples
     --------
+    >>> from rankdiag.checkpoints import CheckpointError
     >>> issubclass(CheckpointError, ValueError)
     True
     """
@@ -48,6 +49,7 @@ class TensorInfo:
 
     Examples
     --------
+    >>> from rankdiag.checkpoints import TensorInfo
     >>> info = TensorInfo(name="conv.weight", shape=(8, 3, 5, 5), dtype="float32", nbytes=2400)
     >>> info.matrix_shape, info.size, info.readable
     ((8, 75), 600, True)

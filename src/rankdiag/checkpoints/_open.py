@@ -105,7 +105,7 @@ def _open_path(source: str | os.PathLike[str], revision: str | None) -> TensorSo
     if not isinstance(text, str) or not text or "\0" in text:
         raise ValueError(f"`source` must be the path of a safetensors file or folder; got {describe(text)}")
     path = Path(text)
-    if path.exists():
+    if _exists(path):
         if revision is not None:
             raise ValueError(f"`revision` is for repo ids of the hub; got {revision!r} with the path {text!r}")
         return open_path(path)
@@ -116,6 +116,15 @@ def _open_path(source: str | os.PathLike[str], revision: str | None) -> TensorSo
         folder, commit = fetch(text, revision)
         return open_path(folder, location=text, revision=commit)
     if revision is not None:
-        raise ValueError(f"`revision` is for repo ids of the hub, 'org/name'; got {revision!r} with {text!r}")
+        raise ValueError(f"`revision` is for repo ids of the hub, 'org/name'; got {revision!r} with {describe(text)}")
     hint = f", a path because the folder {str(path.parent)!r} exists" if is_repo else ""
-    raise FileNotFoundError(f"`source` must be a path that exists, or a repo id 'org/name'; got {text!r}{hint}")
+    raise FileNotFoundError(f"`source` must be a path that exists, or a repo id 'org/name'; got {describe(text)}{hint}")
+
+
+def _exists(path: Path) -> bool:
+    try:
+        return path.exists()
+    except PermissionError:
+        raise
+    except OSError:  # a name too long, for one
+        return False
