@@ -124,7 +124,7 @@ def decode(value: Any, hint: Any, path: str, non_finite: Mapping[str, str]) -> A
     if origin in {Union, types.UnionType}:
         return _decode_union(value, hint, path, non_finite)
     if origin is Literal:
-        if value not in get_args(hint):
+        if not any(type(option) is type(value) and option == value for option in get_args(hint)):
             raise _misfit(value, hint, path)
         return value
     if hint is None or hint is type(None):

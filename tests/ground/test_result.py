@@ -40,6 +40,7 @@ class Everything(Result):
     maybe: float | None = None
     either: int | float = 3
     word: Literal["a", "b"] = "a"
+    number: Literal[0, 1] = 0
     shape: tuple[int, int] = (2, 3)
     many: tuple[float, ...] = ()
     nested: tuple[tuple[str, float], ...] = ()
@@ -283,6 +284,8 @@ def test_from_dict_of_a_class_checks_the_class():
         ({"fields": {"a_str": None}}, "/a_str"),
         ({"fields": {"word": "c"}}, "/word"),
         ({"fields": {"word": []}}, "/word"),
+        ({"fields": {"number": True}}, "/number"),
+        ({"fields": {"number": 1.0}}, "/number"),
         ({"fields": {"shape": [1]}}, "/shape"),
         ({"fields": {"shape": [1, "x"]}}, "/shape/1"),
         ({"fields": {"many": {"a": 1}}}, "/many"),
