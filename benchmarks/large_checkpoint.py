@@ -8,7 +8,8 @@ processes of their own, on one thread:
 * report: ``weight_report`` without the tail fit, at its defaults;
 * blocks: the same with ``max_bytes`` of 64 MB, so that no whole tensor is ever held.
 
-Printed are CPU seconds, the ratio to plain, peak resident memory, and the limit that it is held to.
+Printed are CPU seconds, the ratio to plain, peak resident memory (``VmHWM`` of Linux, since a process inherits the
+``ru_maxrss`` of the one that started it), and the limit that it is held to.
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ MEGABYTE = 1 << 20
 BLOCKS = 64 * MEGABYTE
 
 _MEASURE = """
-import json, resource, sys, time
+import json, pathlib, time
 begun = time.process_time()
 {work}
-print(json.dumps([time.process_time() - begun, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024]))
+status = dict(line.split(":", 1) for line in pathlib.Path("/proc/self/status").read_text().splitlines())
+print(json.dumps([time.process_time() - begun, 1024 * int(status["VmHWM"].split()[0])]))
 """
 _REPORT = """
 import rankdiag
