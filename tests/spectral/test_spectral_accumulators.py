@@ -90,6 +90,36 @@ def test_blocks_of_any_scale(method, seed, exponents):
 
 
 @both
+@pytest.mark.parametrize("level", [-300, -160, -90, 90, 160, 300])
+@given(SEEDS, st.permutations([0, 1, 2, 3]))
+def test_blocks_of_neighbouring_scales_far_from_one(method, level, seed, exponents):
+    # Close enough that every block counts, far enough out that each is rescaled.
+    rng = np.random.default_rng(seed)
+    blocks = [rng.standard_normal((3, 4)) * 10.0 ** (level + e) for e in exponents]
+    matrix = np.vstack(blocks)
+    truth = oracle.singular_values(matrix)
+    same(accumulate(method, blocks, matrix.shape).spectrum(), matrix, truth)
+    total = accumulate(method, blocks[:1], matrix.shape)
+    for block in blocks[1:]:
+        total.merge(accumulate(method, [block], matrix.shape))
+    same(total.spectrum(), matrix, truth)
+
+
+@both
+def test_many_single_rows(method):
+    # Sums as long as the stream: their rounding must stay within the bound.
+    rows = 5000
+    accumulator = KINDS[method](2, shape=(rows, 2), input_dtype="float64")
+    row = np.array([[0.1, 0.3]])
+    for _ in range(rows):
+        accumulator.update(row)
+    s = accumulator.spectrum()
+    truth = np.array([math.sqrt(rows * 0.1), 0.0]).astype(oracle.LONG)
+    truth[0] = np.sqrt(rows * (oracle.LONG(0.1) ** 2 + oracle.LONG(0.3) ** 2))
+    assert oracle.error_ratio(s.values, s.error_bound, truth) <= 1
+
+
+@both
 @pytest.mark.parametrize("scale", [1e-310, 1e-300, 1e300])
 def test_extreme_scales_equal_one_shot(method, scale):
     matrix = np.random.default_rng(0).standard_normal((20, 4)) * scale

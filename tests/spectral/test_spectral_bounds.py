@@ -121,7 +121,13 @@ def test_bound_of_a_zero_matrix_is_harmless(method):
 
 
 @pytest.mark.parametrize("method", METHODS)
-@given(cases(max_side=10, kinds=("gaussian", "clustered", "deficient", "cliff", "integer"), scales=(-300, 0, 0, 300)))
+@given(
+    cases(
+        max_side=10,
+        kinds=("gaussian", "clustered", "deficient", "cliff", "integer"),
+        scales=(-300, -30, -20, 0, 0, 20, 30, 300),
+    )
+)
 def test_float32_work_states_a_float32_bound(method, case):
     truth = oracle.singular_values(case.matrix)
     s = sp.spectrum(case.matrix, method=method, dtype="float32")
@@ -136,13 +142,16 @@ def test_float32_work_states_a_float32_bound(method, case):
 @pytest.mark.parametrize("columns", [2, 3, 8])
 @pytest.mark.parametrize("wide", [False, True])
 def test_gram_bound_holds_for_very_long_matrices(rows, columns, wide):
-    # The bound grows with the smaller side only; the rounding of a long sum must not outgrow it.
+    # The rounding of a long sum outgrows sqrt(min(m, n) eps), the worst where every term rounds the same way.
     rng = np.random.default_rng(rows + columns)
-    for spread in (0.0, 1e-9, 1e-8, 1e-7):
-        base = rng.random((rows, 1)) + 0.1
-        matrix = base * rng.uniform(0.5, 2, columns) + spread * rng.standard_normal((rows, columns))
-        q, r = np.linalg.qr(matrix.astype(float))
-        del q
+    base = rng.random((rows, 1)) + 0.1
+    matrices = [
+        base * rng.uniform(0.5, 2, columns) + spread * rng.standard_normal((rows, columns)) for spread in (0, 1e-8)
+    ]
+    matrices += [np.ones((rows, 1)) * rng.uniform(0.5, 2, columns) for _ in range(3)]
+    matrices.append(np.full((rows, columns), 0.1 * (1 + rng.random())))
+    for matrix in matrices:
+        r = np.linalg.qr(matrix, mode="r")
         truth = oracle.singular_values(r)  # to 1e-15 of the largest value, far below the bound of a Gram
         s = sp.spectrum(matrix.T if wide else matrix, method="gram")
         assert oracle.error_ratio(s.values, s.error_bound, truth) <= 1
@@ -200,6 +209,12 @@ def test_certified_rank_never_exceeds_the_truth(case, share):
         assert found <= sum(1 for v in truth if v > error)
 
 
+def test_gram_refuses_every_threshold_below_its_bound():
+    with pytest.raises(ValueError, match="gram"):
+        sp.spectrum(np.eye(3), method="gram").numerical_rank()
+    assert sp.spectrum(np.eye(3), method="gram").numerical_rank(rtol=1e-3) == 3
+
+
 # --- partial spectra: shares of brackets that hold -------------------------------------------------------
 
 
@@ -240,6 +255,24 @@ def test_share_of_topk_brackets(capsys):
         print(f"\ntopk: {share:.4f} of {sum(map(len, held.values()))} brackets hold; ", end="")
         print(", ".join(f"{kind} {np.mean(rows):.3f}" for kind, rows in held.items()))
     assert share >= 0.99
+
+
+@pytest.mark.parametrize(("kind", "n", "seed"), CLUSTERED)
+def test_topk_of_a_small_cluster_states_the_rounding(kind, n, seed):
+    matrix = prescribed(np.random.default_rng(seed), kind, n, n)
+    s = sp.spectrum(matrix, method="topk", k=n, rng=0)
+    assert oracle.error_ratio(s.values, s.error_bound, oracle.singular_values(matrix)) <= 1
+
+
+@pytest.mark.parametrize("width", [1e-5, 1e-6, 1e-7, 1e-8])
+@pytest.mark.parametrize("k", [1, 3])
+def test_topk_inside_a_cluster_states_what_it_left(width, k):
+    # Lanczos cannot tell these values apart; what it returns lies inside the cluster, and the bound must say so.
+    values = np.r_[1 + width * np.linspace(1, 0, 120), np.linspace(0.3, 0.1, 140)]
+    matrix = oracle.with_spectrum(np.random.default_rng(5), 270, 260, values)
+    for seed in range(3):
+        s = sp.spectrum(matrix, method="topk", k=k, rng=seed)
+        assert np.all(np.abs(s.values - values[:k]) <= s.error_bound + 1e-14)
 
 
 def slq_case(rng, index, top=60):
@@ -320,3 +353,24 @@ def test_standard_error_of_slq_is_that_of_its_estimate():
     spread = np.std([s.effective_rank() for s in found], ddof=1)
     stated = np.sqrt(np.mean([s.bracket[2] ** 2 for s in found]))
     assert stated / spread == pytest.approx(1, abs=0.2)
+
+
+def test_slq_brackets_of_few_steps_hold_those_of_many():
+    # Each probe carries a bracket that is certain, so with the same probes more steps stay inside it.
+    for seed in range(12):
+        kind, matrix = slq_case(np.random.default_rng(seed), seed, 50)
+        low, high, _ = sp.spectrum(matrix, method="slq", steps=60, rng=seed).bracket
+        for steps in (2, 3, 5, 9):
+            wide_low, wide_high, _ = sp.spectrum(matrix, method="slq", steps=steps, rng=seed).bracket
+            assert wide_low <= low * (1 + 1e-9), (kind, steps)
+            assert high <= wide_high * (1 + 1e-9), (kind, steps)
+
+
+def test_slq_of_a_matrix_drawn_with_the_same_seed():
+    # Probes that are rows of the matrix itself would not be independent of it.
+    misses = []
+    for seed in range(30):
+        matrix = np.random.default_rng(seed).standard_normal((40, 30))
+        misses += [slq_misses(matrix, seed), slq_misses(matrix.T, seed)]
+    assert np.mean(np.array(misses) <= 2) >= 0.8
+    assert np.mean(np.array(misses) <= 4) >= 0.95

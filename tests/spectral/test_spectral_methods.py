@@ -149,6 +149,13 @@ def test_counts_of_large_matrices():
     assert sp.numerical_rank(matrix, rtol=0, atol=values[3] + 1e-12) == 3
 
 
+def test_counts_that_a_gram_gets_wrong_are_redone():
+    values = np.r_[1.0, np.full(199, 0.5), 1e-6 * (1 + 1e-5 * np.linspace(1, -1, 320))]
+    matrix = oracle.with_spectrum(np.random.default_rng(3), 530, 520, values)
+    assert sp.numerical_rank(matrix, rtol=1e-6) == 200 + 160
+    assert sp.numerical_rank(matrix, rtol=0, atol=1e-6) == 200 + 160
+
+
 STABLE = {
     "flat": np.ones(260),
     "one above a plateau": np.r_[1.001, np.ones(259)],
