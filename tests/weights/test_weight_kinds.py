@@ -475,3 +475,59 @@ def test_names_differ_but_the_rows_of_disk_and_module_agree(zoo):
 
 def test_the_oracle_of_narrow_matrices_pads():
     assert pad([1.0, 2.0], 4).tolist() == [2.0, 1.0, 0.0, 0.0]
+
+
+# --- what stands beside weights --------------------------------------------------------------------------------
+
+
+def test_position_grids_are_joined_to_one_table():
+    grid = np.random.default_rng(4).standard_normal((1, 5, 4, 3))
+    for tensor in (grid, grid[0]):
+        row = rd.weight_report({"vision.pos_embed": tensor}).rows[0]
+        assert row.kind == "Embedding"
+        same(row, grid.reshape(20, 3))
+
+
+def test_scales_of_quantised_weights_are_no_weights():
+    tensors = {
+        "fc.weight": torch.ones(8, 8).to(torch.float8_e4m3fn),
+        "fc.weight_scale_inv": torch.rand(2, 2),
+        "gptq.qweight": torch.ones(4, 4, dtype=torch.int32),
+        "gptq.scales": torch.rand(2, 4),
+        "mlp.scale": torch.rand(3, 3),
+    }
+    report = rd.weight_report(tensors)
+    assert [row.name for row in report] == ["mlp.scale"]
+    assert report.skipped["fc.weight_scale_inv"] == "scales of quantised weights, no weight themselves"
+    assert report.skipped["gptq.scales"] == "scales of quantised weights, no weight themselves"
+    assert report.skipped["fc.weight"] == "float8 without scales"
+
+
+@pytest.mark.parametrize("kind", ["orthogonal", "spectral_norm", "pruned"])
+def test_parametrised_weights_are_read_as_they_are_stored_and_say_so(kind):
+    import torch.nn.utils.prune
+
+    module = torch.nn.Linear(5, 4)
+    if kind == "orthogonal":
+        torch.nn.utils.parametrizations.orthogonal(module, orthogonal_map="matrix_exp")
+        name = "parametrizations.weight.original"
+    elif kind == "spectral_norm":
+        torch.nn.utils.parametrizations.spectral_norm(module)
+        name = "parametrizations.weight.original"
+    else:
+        torch.nn.utils.prune.l1_unstructured(module, "weight", amount=0.3)
+        name = "weight_orig"
+    for source in (module, dict(module.state_dict())):
+        report = rd.weight_report(source)
+        row = report.row(name)
+        assert "not the weight that is applied" in row.remark
+        same(row, module.state_dict()[name].double().numpy())
+    if kind == "pruned":
+        assert rd.weight_report(dict(module.state_dict())).skipped["weight_mask"] == "pruning mask, not a weight"
+
+
+def test_a_bilinear_layer_is_a_stack():
+    module = torch.nn.Bilinear(3, 4, 2)
+    report = rd.weight_report(torch.nn.Sequential(module))
+    for index, matrix in enumerate(module.weight.detach().double()):
+        same(report.row(f"0.weight[{index}]"), matrix.numpy())

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from rankdiag.weights._kinds import Inventory, Piece
+from rankdiag.weights._inventory import Inventory, Piece
 from rankdiag.weights._views import LowRankView
 
 __all__ = ["AdapterPair", "adapter_pairs", "pair_pieces"]

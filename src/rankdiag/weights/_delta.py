@@ -13,7 +13,8 @@ from rankdiag.weights._adapters import AdapterPair, adapter_pairs
 from rankdiag.weights._delta_report import WeightDeltaReport, explain_delta
 from rankdiag.weights._delta_row import EPS_RANKS, WeightDeltaRow
 from rankdiag.weights._findings import NON_FINITE, plain_findings
-from rankdiag.weights._kinds import Inventory, Piece, classify
+from rankdiag.weights._inventory import Inventory, Piece
+from rankdiag.weights._kinds import classify
 from rankdiag.weights._matching import Matching
 from rankdiag.weights._measure import EDGE_MARGIN, measure
 from rankdiag.weights._row import LOW_RANK_RATIO

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from rankdiag.weights._kinds import Inventory, canonical_name
+from rankdiag.weights._inventory import Inventory, canonical_name
 
 __all__ = ["Matching"]
 

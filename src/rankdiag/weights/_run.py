@@ -16,7 +16,8 @@ from rankdiag._validate import choice, describe, integer, string
 from rankdiag.weights._adapters import adapter_pairs, pair_pieces
 from rankdiag.weights._findings import NON_FINITE, ZERO_WEIGHT, collapsed, plain_findings
 from rankdiag.weights._fused import FusedLayout, check_pairs
-from rankdiag.weights._kinds import Inventory, Piece, classify
+from rankdiag.weights._inventory import Inventory, Piece
+from rankdiag.weights._kinds import classify
 from rankdiag.weights._measure import measure
 from rankdiag.weights._report import WeightReport, explain
 from rankdiag.weights._row import MEASURED, PROFILES, WeightRow

@@ -228,20 +228,20 @@ class StoredView(View):
 
 @dataclass(frozen=True, slots=True)
 class StackView(View):
-    """One entry of a tensor along its first axis, seen as a matrix: an expert of a stack.
+    """One entry of a tensor along its first axis, or the whole tensor, in the shape of a matrix: an expert, say.
 
     Attributes
     ----------
     name : str
         The tensor.
-    index : int
-        Which entry.
+    index : int or None
+        Which entry; None for all of them.
     entry : tuple of int
-        Rows and columns of an entry.
+        Rows and columns.
     """
 
     name: str
-    index: int
+    index: int | None
     entry: tuple[int, int]
 
     @property
@@ -249,6 +249,8 @@ class StackView(View):
         return self.entry
 
     def dense(self, reader: Reader) -> NDArray[Any]:
+        if self.index is None:
+            return reader.whole(self.name).reshape(self.entry)
         return reader.entry(self.name, self.index, math.prod(self.entry)).reshape(self.entry)
 
 
