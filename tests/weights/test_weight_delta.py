@@ -189,6 +189,20 @@ def test_tensors_on_one_side_changed_shapes_and_resized_embeddings():
     }
 
 
+@pytest.mark.parametrize("shapes", [((60, 9), (41, 9)), ((9, 60), (7, 60)), ((7, 60), (9, 60))])
+@pytest.mark.parametrize("rows", [1, 3, 5])
+def test_resized_matrices_stream_like_the_whole(shapes, rows):
+    base, tuned = (torch.randn(shape, dtype=torch.float64) for shape in shapes)
+    common = min(len(base), len(tuned))
+    row = one(base, tuned, max_bytes=8 * rows * 9)
+    assert row.status == "resized"
+    same(row, (tuned[:common] - base[:common]).numpy())
+    whole = one(base, tuned)
+    assert row.rounding_edge == pytest.approx(whole.rounding_edge, rel=1e-12)
+    assert row.base_fro == pytest.approx(whole.base_fro, rel=1e-12)
+    assert row.changed_fraction == whole.changed_fraction == 1.0
+
+
 def test_every_tensor_of_both_sides_is_accounted_for(tmp_path):
     model = build("bert")
     save(model, tmp_path / "base")

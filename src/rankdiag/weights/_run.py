@@ -298,7 +298,8 @@ def weight_report(
         Random matrix that ranks and outliers are compared with: in closed form (Marchenko-Pastur), or the same
         entries shuffled.
     max_bytes : int
-        A matrix of more bytes as float64 is read in blocks of at most 32 MB and never held whole.
+        A matrix of more bytes as float64 is never held whole but read in blocks of at most as many bytes, and of at
+        most 32 MB.
     n_jobs : int
         Threads; each holds one tensor. The numbers do not depend on it.
     rng : None, int or numpy.random.Generator

@@ -191,7 +191,7 @@ def _from_kernels(subject: Subject, view: KernelView) -> Found:
 
 def _streamed(subject: Subject, options: Options, out: Measured) -> Found:
     exact = options.method in {"svd", "qr_svd"}
-    spectrum, mean, entries = _stream(subject, exact=exact)
+    spectrum, mean, entries = _stream(subject, options, exact=exact)
     return _found(_settle(spectrum, options, _second_pass(subject, options), out), mean, entries, subject.view)
 
 
@@ -201,13 +201,13 @@ def _second_pass(subject: Subject, options: Options) -> Callable[[], Spectrum] |
     # As much as the tensor itself takes in float32, and never less than a quarter of a gigabyte.
     budget = max(options.max_bytes, SECOND_PASS_BYTES, 4 * m * n)
     if 3 * 8 * min(m, n) ** 2 <= budget:  # a QR stream holds the triangle, what it is stacked on, and a copy
-        return lambda: _stream(subject, exact=True)[0]
+        return lambda: _stream(subject, options, exact=True)[0]
     if 2 * 8 * m * n <= budget:
         return lambda: _exact(subject.dense(), subject.dtype)
     return None
 
 
-def _stream(subject: Subject, *, exact: bool) -> tuple[Spectrum, float, int]:
+def _stream(subject: Subject, options: Options, *, exact: bool) -> tuple[Spectrum, float, int]:
     """Feed the matrix block by block, along its long side, and count what is no number.
 
     Blocks of zeros cost nothing unless others follow or went before: an update often leaves whole tensors as they are.
@@ -219,7 +219,7 @@ def _stream(subject: Subject, *, exact: bool) -> tuple[Spectrum, float, int]:
     kind = QRAccumulator if exact else GramAccumulator
     accumulator = kind(side, shape=(m, n), input_dtype=subject.dtype)
     shift, bad, entries, zeros = 0.0, 0, 0, 0
-    for block in subject.blocks(axis, BLOCK_BYTES):
+    for block in subject.blocks(axis, min(BLOCK_BYTES, options.max_bytes)):
         entries += block.size
         try:
             mean = _mean(block)

@@ -157,7 +157,8 @@ class Update:
     def blocks(self, axis: int, max_bytes: int) -> Iterator[Floats]:
         """Yield blocks of tuned minus base; both sides are cut at the same places."""
         at = 0
-        for new, old in zip(self.tuned.blocks(axis, max_bytes), self.base.blocks(axis, max_bytes), strict=True):
+        limits = self._limits(axis, max_bytes)
+        for new, old in zip(self.tuned.blocks(axis, limits[0]), self.base.blocks(axis, limits[1]), strict=True):
             if not self._seen:
                 self._observe(old, new, at if axis == 0 else 0, 0 if axis == 0 else at)
             at += new.shape[axis]
@@ -167,6 +168,15 @@ class Update:
             yield difference
             del difference
         self._seen = True
+
+    def _limits(self, axis: int, max_bytes: int) -> tuple[int, int]:
+        """Return the block sizes that cut both stored tensors, which may differ in one axis, at the same places."""
+        across = [
+            8 * (bound.view.stored if isinstance(bound.view, StoredView) else bound.view.shape)[1 if axis == 0 else 0]
+            for bound in (self.tuned, self.base)
+        ]
+        steps = max(1, max_bytes // max(across))
+        return steps * across[0], steps * across[1]
 
     def factors(self) -> None:
         """Have no factors."""
