@@ -179,7 +179,7 @@ def golub_kahan(
 
 def _pause(residual: float, tolerance: float, rate: float, used: int, count: int) -> int:
     """Guess how many vectors to add before looking again, from how fast the residual fell since the last look."""
-    longest = max(used // 2 // count, 1)
+    longest = max(3 * used // 4 // count, 1)
     wanted = 0.85 * np.log(residual / tolerance) / rate / count if rate > 0.0 and residual > tolerance else 1.0
     return count * max(min(int(np.ceil(wanted)), longest), 1)
 
@@ -309,15 +309,16 @@ def _strongest_direction(a: NDArray[Any], rng: np.random.Generator) -> tuple[NDA
     """
     n = a.shape[1]
     steps = min(min(a.shape) // 2, 240)
-    a_h = a.conj().T
+    a_c = a.conj()
     basis, diagonal, beside = np.empty((steps + 1, n), a.dtype), np.zeros(steps), np.zeros(steps)
     basis[0] = rng.standard_normal(n)
     basis[0] /= np.linalg.norm(basis[0])
-    floor, checked_at, next_check, was = 0.0, 0, 8, np.inf
+    floor, checked_at, next_check, was = 0.0, 0, 16, np.inf
     for j in range(steps):
         image = a @ basis[j]
         diagonal[j] = _norm(image) ** 2
-        w = a_h @ image - a.dtype.type(diagonal[j]) * basis[j]
+        w = image @ a_c
+        w -= a.dtype.type(diagonal[j]) * basis[j]
         if j:
             w -= a.dtype.type(beside[j - 1]) * basis[j - 1]
         before, known = _norm(w), basis[: j + 1]
