@@ -148,6 +148,10 @@ def test_the_tail_fit_never_sees_noise():
     clean = one_row(np.diag(values[:40]))
     assert row.alpha == pytest.approx(clean.alpha, rel=1e-6)
     assert row.n_tail == clean.n_tail
+    for options in ({}, {"method": "svd"}, {"method": "gram"}, {"max_bytes": 400_000}):
+        noisy = one_row(orthogonal(rng, 60)[:, :8] * np.logspace(1, 0, 8) @ orthogonal(rng, 50)[:8], **options)
+        assert noisy.alpha is None
+        assert noisy.nulls["alpha"] == "a tail needs 10 eigenvalues above the noise floor; there are 8"
     few = one_row(np.diag([3.0, 2.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]))
     assert few.alpha is None
     assert few.nulls["alpha"] == "a tail needs 10 eigenvalues above the noise floor; there are 3"
