@@ -105,17 +105,17 @@ def test_blocks_of_neighbouring_scales_far_from_one(method, level, seed, exponen
     same(total.spectrum(), matrix, truth)
 
 
-@both
-def test_many_single_rows(method):
-    # Sums as long as the stream: their rounding must stay within the bound.
-    rows = 5000
+@pytest.mark.parametrize(("method", "rows"), [("gram", 8000), ("qr_svd", 800)])
+def test_many_single_rows(method, rows):
+    # Sums as long as the stream. This row was searched for: every addition of a binade rounds the same way, and the
+    # smaller eigenvalue ends 848 eps s_1^2 too high.
+    row = np.array([[0.9550468283403599, 0.9239501801315573]])
     accumulator = KINDS[method](2, shape=(rows, 2), input_dtype="float64")
-    row = np.array([[0.1, 0.3]])
     for _ in range(rows):
         accumulator.update(row)
     s = accumulator.spectrum()
-    truth = np.array([math.sqrt(rows * 0.1), 0.0]).astype(oracle.LONG)
-    truth[0] = np.sqrt(rows * (oracle.LONG(0.1) ** 2 + oracle.LONG(0.3) ** 2))
+    long = row.astype(oracle.LONG)
+    truth = np.array([np.sqrt(rows * (long * long).sum()), oracle.LONG(0)])
     assert oracle.error_ratio(s.values, s.error_bound, truth) <= 1
 
 

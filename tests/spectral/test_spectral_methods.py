@@ -414,6 +414,19 @@ def test_topk_sees_through_a_flat_spectrum():
     assert sp.stable_rank(matrix) == pytest.approx(oracle.stable_rank(truth), rel=1e-6)
 
 
+@given(cases(max_side=8, kinds=("gaussian", "integer", "cliff")), st.sampled_from([1 - 1e-15, 1 + 1e-15, 0.999, 1.001]))
+def test_topk_never_gives_a_wrong_eps_rank(case, factor):
+    # Thresholds at the very edge of a tail: inside rounding the answer must be a refusal.
+    truth = oracle.singular_values(case.matrix)
+    k = max(truth.size - 2, 1)
+    s = sp.spectrum(case.matrix, method="topk", k=k, rng=0)
+    whole = oracle.tail(truth, 0)
+    for rank in range(k + 1):
+        eps = float(oracle.tail(truth, rank) / whole * oracle.LONG(factor)) if whole else 0.0
+        found, refusal = oracle.attempt(lambda eps=eps: s.eps_rank(eps))
+        assert "topk" in refusal if refusal else found == oracle.eps_rank(truth, eps)
+
+
 @given(cases(max_side=10), st.integers(0, 2**32 - 1))
 def test_topk_values_never_exceed_the_frobenius_norm(case, seed):
     k = min(case.matrix.shape)
