@@ -36,10 +36,13 @@ Floats = NDArray[np.float64]
 
 # Relative change of the Ritz values, and size of the residual against the largest value, at which iteration stops.
 _CHANGE = 1e-7
-# Residual relative to s_1 that the value for a stable rank needs. A residual r means that some singular value lies
-# within r. The largest one may be further off where it hides above a cluster of p values that holds most of the vector,
-# but only by about r sqrt(p), because a random start has its share of every direction; p shows in how much of the start
-# the vector has. The float32 iteration stops at half the tolerance and leaves the rest to rounding.
+# A residual r means that some singular value lies within r. The wanted one may be further off where it hides above a
+# cluster of p values that holds most of the vector, but only by about r sqrt(p), because a random start has its share
+# of every direction; p shows in how much of the start the vector has. So residuals count sqrt(p) times, and twice that
+# in a stated bound.
+#
+# Residual relative to s_1 that the value for a stable rank needs. The float32 iteration stops at half of it and leaves
+# the rest to rounding.
 _TOLERANCE = 5e-7
 _POLISH = 3  # steps of power iteration in float64 to get there, before a float64 iteration takes over
 _SAFE_FOURTH = 8  # entries within these powers of two of 1 have fourth powers whose sums float32 can hold
@@ -51,12 +54,12 @@ _SMALL = 128
 
 
 class Ritz(NamedTuple):
-    """Approximate singular triplets: ``values`` descending, vectors as rows, and what the iteration cost."""
+    """Approximate singular triplets: ``values`` descending, vectors as rows, and size of clusters they stand for."""
 
     values: Floats
     left: NDArray[Any]
     right: NDArray[Any]
-    steps: int
+    copies: float
 
 
 def _orthonormal_rows(
@@ -150,7 +153,7 @@ def golub_kahan(
     lower = np.zeros((size, size), a.dtype)
     block = np.linalg.qr(rng.standard_normal((n, count)).astype(a.dtype))[0].T if start is None else start
     s: NDArray[Any] | None = None
-    values, residual = np.zeros(count), np.inf
+    values, residual, copies = np.zeros(count), np.inf, 1.0
     settled_at, checked_at, next_check, used, floor = 0, 0, 8 * count, 0, 0.0
     while used + count <= max_basis:
         new = slice(used, used + count)
@@ -167,11 +170,13 @@ def golub_kahan(
         p, theta, q_h = np.linalg.svd(lower[:used, :used])
         change = float(np.max((1.0 - _CHANGE) * theta[:count] - values))
         was, values = residual, theta[:count].astype(np.float64)
-        residual = float(np.linalg.norm(q_h[:count, used - count :] @ s)) / values[0]
+        if start is None:
+            copies = max(n / count * float((np.abs(p[:count, :count]) ** 2).sum(axis=0).max()), 1.0)
+        residual = math.sqrt(copies) * float(np.linalg.norm(q_h[:count, used - count :] @ s)) / values[0]
         if change <= 4.0 * eps * values[0]:
             settled_at = settled_at or used
             if residual <= tolerance or used >= 2 * settled_at:
-                return Ritz(values, q_h[:count] @ left[:used], p[:, :count].conj().T @ right[:used], used)
+                return Ritz(values, q_h[:count] @ left[:used], p[:, :count].conj().T @ right[:used], copies)
         rate = np.log(was / residual) / (used - checked_at) if np.isfinite(was) and residual > 0.0 else 0.0
         checked_at, next_check = used, used + _pause(residual, tolerance, rate, used, count)
     return None
@@ -240,7 +245,7 @@ def top_decomposition(
             solver = "svd"
             rows[index] = full_decomposition(one, "svd", dtype=dtype).values[:k]
         else:
-            rows[index], residuals[index] = ritz.values, _residual(one, ritz)
+            rows[index], residuals[index] = ritz.values, 2.0 * math.sqrt(ritz.copies) * _residual(one, ritz)
     values = rows.reshape(*leading, k)
     bound = np.asarray(residuals.reshape(leading) + svd_bound(values[..., 0], (m, n), eps))
     found = Decomposition(values, bound, frobenius_norm(work), "topk")

@@ -191,9 +191,9 @@ def spectrum(
     digits. Error bounds: svd and qr_svd have the usual backward error with a factor of 8, and never less than LAPACK's
     stopping rule, which leaves up to 90 eps s_1 on clustered values. Gram: an error of d eps s_1^2 in an eigenvalue
     moves its root by up to sqrt(d eps) s_1, d = n; the sums inside are longer than n for long thin matrices, and there
-    d is their depth (a constant column of 10^6 entries exceeds sqrt(n eps) nine times).
-    topk: values lie within the stated residual of singular values of the matrix; that no larger one was missed follows
-    from the random start with probability 1 in exact arithmetic, not from a proof for this matrix.
+    d is their depth (a constant column of 10^6 entries exceeds sqrt(n eps) nine times). topk: twice the residual, times
+    the root of the number of values that a vector may stand for. That no larger value was missed follows from the
+    random start with probability 1 in exact arithmetic, not from a proof for this matrix.
 
     References
     ----------
