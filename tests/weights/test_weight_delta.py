@@ -106,6 +106,19 @@ def test_rounding_noise_is_told_from_the_update(shape, seed):
     assert 0.7 * noise.rounding_edge < noise.spectral < 1.05 * noise.rounding_edge
 
 
+def test_the_largest_value_of_noise_stays_within_the_margin():
+    from rankdiag.weights._delta import edge_margin
+
+    assert edge_margin(4096, 1024) == 0.02
+    rng = np.random.default_rng(1)
+    for m, n in ((20, 20), (40, 25)):
+        edge = math.sqrt(m) + math.sqrt(n)
+        tops = np.linalg.svd(rng.standard_normal((2000, m, n)), compute_uv=False)[:, 0] / edge
+        beyond = (tops > 1 + edge_margin(m, n)).mean()
+        assert beyond < 0.015  # the 99 % point of the limit law, which small matrices approach from below
+        assert (tops > 1.0).mean() > 0.05  # without a margin noise would be counted
+
+
 def test_rows_of_very_different_size_do_not_fool_the_edge():
     rng = np.random.default_rng(0)
     noisy = (rng.standard_normal((120, 100)) * np.logspace(-3, 1, 120)[:, None]).astype(np.float32)

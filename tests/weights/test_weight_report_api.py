@@ -240,6 +240,8 @@ def test_compare():
     assert comparison.cell("layers.0.weight", "fro").ratio == pytest.approx(2.0)
     assert comparison.cell("layers.0.weight", "effective_rank").difference == pytest.approx(0.0, abs=1e-9)
     assert comparison.cell("layers.1.weight", "effective_rank").after == pytest.approx(1.0)
+    change = comparison.cell("layers.1.weight", "effective_rank")
+    assert change.difference == change.after - change.before < -20
     assert comparison.reshaped == ("layers.2.weight",)
     assert comparison.only_before == ("layers.3.weight",)
     assert comparison.only_after == ("new.weight",)
