@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from rankdiag._optional import is_loaded
 from rankdiag._validate import describe
 
-__all__ = ["as_float64", "input_dtype", "is_torch", "machine_eps", "memory_limit", "require_finite"]
+__all__ = ["as_float64", "input_dtype", "is_torch", "machine_eps", "memory_limit", "refuse_size", "require_finite"]
 
 _GROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 _SMALL = 1 << 28  # bytes that need no look at the limit
@@ -148,7 +148,14 @@ def as_float64(
     return array
 
 
-def _refuse_size(size: int, name: str, shape: tuple[int, ...]) -> None:
+def refuse_size(size: int, name: str, shape: tuple[int, ...]) -> None:
+    """Refuse an array of `size` entries whose float64 copy would not fit into this machine's memory.
+
+    Raises
+    ------
+    ValueError
+        If it would not; the message names the argument, its shape and both sizes.
+    """
     need = 8 * size
     if need <= _SMALL:
         return
@@ -187,7 +194,7 @@ def _from_numpy(x: Any, name: str, allow_complex: bool, expected: str) -> NDArra
         target = np.float64
     else:
         raise TypeError(f"`{name}` must hold numbers; got dtype {array.dtype}")
-    _refuse_size(array.size, name, array.shape)
+    refuse_size(array.size, name, array.shape)
     with np.errstate(over="ignore"):  # a long double beyond float64 becomes infinity and is refused as such
         return array.astype(target, copy=False)
 
@@ -209,7 +216,7 @@ def _from_torch(x: Any, name: str, allow_complex: bool) -> NDArray[Any]:
         )
     if x.is_complex() and not allow_complex:
         raise TypeError(f"`{name}` must be real; got dtype {x.dtype}")
-    _refuse_size(x.numel(), name, shape)
+    refuse_size(x.numel(), name, shape)
     target = torch.complex128 if x.is_complex() else torch.float64
     try:
         with torch.no_grad():

@@ -155,10 +155,11 @@ class Spectrum(Result):
         if not np.isfinite(frobenius).all():
             raise ValueError("`values` are so large that their norm is beyond float64; divide them by a constant first")
         k = int(ordered.shape[-1])
+        sides = (k, k) if shape is None else checked_shape(shape)
         bound = np.asarray(over_leading(error_bound, "error_bound", ordered.shape[:-1]))
         return make_spectrum(
             Decomposition(ordered, bound, frobenius, "values"),
-            shape=(k, k) if shape is None else shape,
+            shape=sides,
             input_dtype=input_dtype,
         )
 

@@ -11,12 +11,14 @@ from typing import Literal
 
 import torch
 
+from rankdiag._array import refuse_size
 from rankdiag._validate import describe
 from rankdiag.spectral._options import is_energy
 
 __all__ = ["effective_rank_loss", "participation_ratio_loss", "stable_rank_loss"]
 
 _HALF = {torch.float16, torch.bfloat16}
+_DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.complex128, torch.complex64)
 
 
 def effective_rank_loss(matrix: torch.Tensor, *, weights: Literal["sigma", "energy"] = "sigma") -> torch.Tensor:
@@ -27,7 +29,7 @@ def effective_rank_loss(matrix: torch.Tensor, *, weights: Literal["sigma", "ener
     Parameters
     ----------
     matrix : torch.Tensor, shape (..., m, n)
-        Floating or complex, on any device.
+        Of dtype float64, float32, float16, bfloat16, complex128 or complex64, on any device.
     weights : {"sigma", "energy"}
         Probabilities from singular values or from their squares.
 
@@ -39,9 +41,10 @@ def effective_rank_loss(matrix: torch.Tensor, *, weights: Literal["sigma", "ener
     Raises
     ------
     TypeError
-        If `matrix` is no floating tensor.
+        If `matrix` is no dense tensor of such a dtype.
     ValueError
-        If it is not at least 2-D, is empty or not finite, or `weights` is unknown.
+        If it is not at least 2-D, is empty, not finite, without data, or beyond this machine's memory, or `weights` is
+        unknown.
 
     Notes
     -----
@@ -86,7 +89,7 @@ def participation_ratio_loss(matrix: torch.Tensor) -> torch.Tensor:
     Parameters
     ----------
     matrix : torch.Tensor, shape (..., m, n)
-        Floating or complex, on any device.
+        Of dtype float64, float32, float16, bfloat16, complex128 or complex64, on any device.
 
     Returns
     -------
@@ -96,9 +99,9 @@ def participation_ratio_loss(matrix: torch.Tensor) -> torch.Tensor:
     Raises
     ------
     TypeError
-        If `matrix` is no floating tensor.
+        If `matrix` is no dense tensor of such a dtype.
     ValueError
-        If it is not at least 2-D, is empty or not finite.
+        If it is not at least 2-D, is empty, not finite, without data, or beyond this machine's memory.
 
     Notes
     -----
@@ -135,7 +138,7 @@ def stable_rank_loss(matrix: torch.Tensor) -> torch.Tensor:
     Parameters
     ----------
     matrix : torch.Tensor, shape (..., m, n)
-        Floating or complex, on any device.
+        Of dtype float64, float32, float16, bfloat16, complex128 or complex64, on any device.
 
     Returns
     -------
@@ -145,9 +148,9 @@ def stable_rank_loss(matrix: torch.Tensor) -> torch.Tensor:
     Raises
     ------
     TypeError
-        If `matrix` is no floating tensor.
+        If `matrix` is no dense tensor of such a dtype.
     ValueError
-        If it is not at least 2-D, is empty or not finite.
+        If it is not at least 2-D, is empty, not finite, without data, or beyond this machine's memory.
 
     Notes
     -----
@@ -182,9 +185,16 @@ def _scaled(matrix: torch.Tensor) -> torch.Tensor:
     """Check the argument, widen half precision, and bring the largest entry of every matrix to [0.5, 1)."""
     if not isinstance(matrix, torch.Tensor):
         raise TypeError(f"`matrix` must be a torch tensor; got {describe(matrix)}. For arrays use the plain measures")
-    if not (matrix.is_floating_point() or matrix.is_complex()):
-        raise TypeError(f"`matrix` must be a floating or complex tensor; got dtype {matrix.dtype}")
+    if matrix.is_nested or matrix.layout != torch.strided:
+        raise TypeError(f"`matrix` must be one dense tensor; got {describe(matrix)}. Call .to_dense() first")
+    if matrix.dtype not in _DTYPES:
+        names = ", ".join(str(dtype).removeprefix("torch.") for dtype in _DTYPES)
+        raise TypeError(f"`matrix` must be a tensor of dtype {names}; got {matrix.dtype}")
     shape = tuple(matrix.shape)
+    if matrix.device.type == "meta":
+        raise ValueError(f"`matrix` is on the meta device and has no data; got shape {shape}")
+    if matrix.device.type == "cpu":
+        refuse_size(matrix.numel(), "matrix", shape)
     if matrix.ndim < 2:
         raise ValueError(f"`matrix` must be at least 2-D (..., m, n); expected a matrix, got shape {shape}")
     if 0 in shape:

@@ -138,9 +138,11 @@ class MarchenkoPastur(Result):
         result = np.zeros(at.shape)
         inside = (at > self.lower_edge) & (at < self.edge) & (min(self.m, self.n) > 1)
         if inside.any():
-            t, low, high = at[inside] / self.edge, self.lower_edge / self.edge, 1.0
-            root = np.sqrt((high - t) * (high + t) * (t - low) * (t + low))
-            result[inside] = root * (self.edge / self.std) ** 2 / (np.pi * min(self.m, self.n) * t) / self.edge
+            t, low = at[inside] / self.edge, self.lower_edge / self.edge
+            # For a square matrix the root holds a factor t too, which is taken out: t may be too small to be squared.
+            over_t = np.ones_like(t) if low == 0.0 else np.sqrt((t - low) * (t + low)) / t
+            root = np.sqrt((1.0 - t) * (1.0 + t)) * over_t
+            result[inside] = root * (self.edge / self.std) ** 2 / (np.pi * min(self.m, self.n)) / self.edge
         return result
 
     def document(self) -> Document:
