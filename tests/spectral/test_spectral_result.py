@@ -209,9 +209,9 @@ def test_same_seed_same_result(method):
     one = sp.spectrum(MATRIX, method=method, rng=11, **options)
     two = sp.spectrum(MATRIX, method=method, rng=11, **options)
     assert one == two
-    assert one.meta.seed == 11
+    assert one.seed == one.meta.seed == 11
     drawn = sp.spectrum(MATRIX, method=method, **options)
-    assert isinstance(drawn.meta.seed, int)
+    assert isinstance(drawn.seed, int)
     assert sp.spectrum(MATRIX, method=method, rng=drawn.meta.seed, **options) == drawn
     generator = sp.spectrum(MATRIX, method=method, rng=np.random.default_rng(11), **options)
     np.testing.assert_array_equal(generator.values, one.values)
