@@ -19,11 +19,7 @@ def csv_line(cells: list[Any]) -> str:
 
 
 def csv_cell(value: Any) -> Any:
-    """Turn a cell into what CSV can hold: every digit of a number, no text that a spreadsheet takes for a formula."""
-    if value is None:
-        return ""
-    if isinstance(value, float):
-        return repr(float(value))
+    """Turn a cell into what a CSV writer writes in full, and no text into what a spreadsheet takes for a formula."""
     if isinstance(value, (tuple, list)):
         value = "x".join(str(entry) for entry in value)
     if isinstance(value, str) and value[:1] in _FORMULA:

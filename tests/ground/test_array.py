@@ -171,6 +171,23 @@ def test_the_memory_of_a_container_counts(tmp_path, monkeypatch):
     assert as_float64(np.ones(3), "m").size == 3
 
 
+def test_small_arrays_are_taken_without_a_look_at_the_limit_and_exactly_the_limit_fits(monkeypatch):
+    monkeypatch.setattr(_array, "memory_limit", lambda: pytest.fail("a small array needs no look"))
+    assert as_float64(np.ones(3), "m").size == 3
+    assert as_float64(np.broadcast_to(1.0, (_array._SMALL // 8,)), "m").size == _array._SMALL // 8
+    entries = _array._SMALL // 8 + 1
+    monkeypatch.setattr(_array, "memory_limit", lambda: 8 * entries)
+    assert as_float64(np.broadcast_to(1.0, (entries,)), "m").size == entries
+    with pytest.raises(ValueError, match="`m` of shape"):
+        as_float64(np.broadcast_to(1.0, (entries + 1,)), "m")
+
+
+@pytest.mark.parametrize("value", ["1.0", b"1.0", {"a": 1.0}, {1.0}, frozenset({1.0}), None])
+def test_what_is_no_array_at_all_is_called_what_it_is(value):
+    with pytest.raises(TypeError, match="`m` must be an array of numbers; got "):
+        as_float64(value, "m")
+
+
 def test_without_the_names_of_this_system_a_default_is_used(monkeypatch):
     monkeypatch.setattr(_array.os, "sysconf", lambda name: -1 if name == "SC_PAGE_SIZE" else int("x"))
     monkeypatch.setattr(_array, "_GROUP_LIMITS", ())

@@ -103,9 +103,18 @@ def test_a_link_is_followed(tmp_path):
     assert target.read_text() == "new"
 
 
-def test_a_device_is_written_to_and_stays_a_device():
-    write_text("/dev/null", "x")
-    assert stat.S_ISCHR(Path("/dev/null").stat().st_mode)
+def test_a_device_is_written_to_and_stays_a_device(tmp_path):
+    """On a terminal of its own: a fault that replaced /dev/null would hurt the whole machine."""
+    reader, terminal = os.openpty()
+    try:
+        link = tmp_path / "device"
+        link.symlink_to(os.ttyname(terminal))
+        write_text(link, "x")
+        assert os.read(reader, 10) == b"x"
+        assert stat.S_ISCHR(link.stat().st_mode)
+    finally:
+        os.close(reader)
+        os.close(terminal)
 
 
 def test_a_pipe_is_written_to(tmp_path):

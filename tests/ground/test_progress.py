@@ -34,6 +34,24 @@ def test_a_terminal_gets_a_bar_on_standard_error(monkeypatch, capsys):
     assert capsys.readouterr().out == ""
 
 
+def test_the_bar_counts_and_says_what_is_at_hand(monkeypatch):
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)
+    bar = Progress(True, total=3, label="reading", unit="tensor")
+    bar.advance(note="layer 1")
+    bar.advance(2)
+    bar._bar.refresh()
+    assert bar._bar.n == 3
+    assert "3/3" in terminal.getvalue()
+    assert "layer 1" in terminal.getvalue()
+    bar.advance(0, note="")
+    bar._bar.refresh()
+    assert terminal.getvalue().strip().endswith("layer 1]")  # no note keeps the last one
+    inner = bar._bar
+    bar.close()
+    assert inner.disable
+
+
 def test_off_a_terminal_nothing_is_drawn(monkeypatch):
     stream = io.StringIO()
     monkeypatch.setattr(sys, "stderr", stream)
@@ -70,6 +88,7 @@ def test_without_standard_error_the_work_goes_on(monkeypatch):
     monkeypatch.setattr(sys, "stderr", None)
     with Progress(True, total=3) as bar:
         bar.advance(3)
+        assert bar._bar is None
 
 
 def test_the_bar_goes_away_after_an_error_and_may_be_closed_twice(monkeypatch):

@@ -78,6 +78,19 @@ def test_real_bounds(value, low_open, high_open):
             real(value, "x", low=-1, high=2, low_open=low_open, high_open=high_open)
 
 
+@pytest.mark.parametrize("low_open", [False, True])
+@pytest.mark.parametrize("high_open", [False, True])
+@pytest.mark.parametrize("value", [-1.0, 2.0, np.nextafter(-1.0, -2.0), np.nextafter(2.0, 3.0), np.nextafter(2.0, 0.0)])
+def test_real_at_the_bounds_themselves(value, low_open, high_open):
+    legal = -1.0 < value < 2.0 or (value == -1.0 and not low_open) or (value == 2.0 and not high_open)
+    options = {"low": -1, "high": 2, "low_open": low_open, "high_open": high_open}
+    if legal:
+        assert real(value, "x", **options) == value
+    else:
+        with pytest.raises(ValueError, match="`x`"):
+            real(value, "x", **options)
+
+
 @pytest.mark.parametrize("value", [3, np.int64(3), np.uint8(3), np.array(3), torch.tensor(3)])
 def test_integer_takes_every_kind_of_integer(value):
     number = integer(value, "n")
@@ -96,6 +109,8 @@ def test_integer_bounds_and_numbers_too_long_to_print():
     for value in (2**63, -(2**63), 10**5000):
         with pytest.raises(ValueError, match="`n` must be an integer; got"):
             integer(value, "n")
+    assert integer(1, "n", low=1, high=10) == 1
+    assert integer(10, "n", low=1, high=10) == 10
     for value in (0, 11, 10**5000, -(10**5000)):
         with pytest.raises(ValueError, match=r"`n` must be an integer >= 1 and <= 10; got"):
             integer(value, "n", low=1, high=10)
@@ -155,7 +170,8 @@ def test_describe_never_fails_and_is_short(value):
 def test_describe():
     assert describe(np.zeros((2, 3))) == "ndarray of shape (2, 3)"
     assert describe(np.ndarray) == "type"
-    assert describe("x" * 200).endswith("...")
+    assert describe("x" * 78) == "'" + "x" * 78 + "'"
+    assert describe("x" * 79) == "'" + "x" * 76 + "..."
     assert describe(None) == "None"
     assert describe({}) == "dict"
 

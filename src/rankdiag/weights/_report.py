@@ -274,7 +274,7 @@ def explain(rows: Sequence[WeightRow], findings: Sequence[Finding], skipped: Map
     over = weighted_mean(rows, "effective_rank_over_baseline")
     if over is not None:
         parts.append(
-            f"The effective rank is {over:.2g} of that of random matrices of the same shapes; near 1 looks random "
+            f"The effective rank is {over:.2g} times that of random matrices of these shapes; near 1 looks random "
             "(untrained or frozen)."
         )
     if mean is None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +46,7 @@ def run(folder: Path) -> tuple[Result, ...]:
     from rankdiag.weights import weight_delta_report, weight_report
 
     base, tuned = folder / "base", folder / "tuned"
-    with torch.random.fork_rng(devices=[]):
+    with torch.random.fork_rng(devices=[]), _one_thread():
         torch.manual_seed(0)
         model = _small_llama()
         _train(model, _reference_pages(), steps=80)
@@ -52,6 +54,19 @@ def run(folder: Path) -> tuple[Result, ...]:
         _train(model, _sums(), steps=40)
         model.save_pretrained(tuned)
     return weight_report(tuned), weight_delta_report(base, tuned)
+
+
+@contextlib.contextmanager
+def _one_thread() -> Iterator[None]:
+    """Hand nothing from thread to thread: the matrices are small, and on a busy machine threads wait for each other."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def _small_llama() -> Any:
