@@ -12,7 +12,7 @@ from rankdiag._array import input_dtype
 from rankdiag._validate import boolean, real
 from rankdiag.spectral import _measures
 from rankdiag.spectral._options import Weights, is_energy, schatten_power
-from rankdiag.spectral._routes import as_matrix, exact, for_sums, frobenius, stable_ranks
+from rankdiag.spectral._routes import as_matrix, exact, for_sums, frobenius, stable_ranks, sums_where_it_lies
 from rankdiag.spectral._spectrum import Reading, Spectrum, make_spectrum
 
 __all__ = [
@@ -34,7 +34,8 @@ def _plain(value: Floats) -> Reading:
 
 def _sums(a: Any, reading: Callable[[Floats], Floats]) -> Reading:
     """Read a trace-like measure of a matrix to relative 1e-6."""
-    return _plain(reading(for_sums(as_matrix(a, "a"), (reading,), name="a").values))
+    found = sums_where_it_lies(a, (reading,)) or for_sums(as_matrix(a, "a"), (reading,), name="a")
+    return _plain(reading(found.values))
 
 
 def _values(a: Any) -> Floats:

@@ -20,12 +20,13 @@ from rankdiag.spectral._decompose import (
     scale_back,
     to_working,
 )
+from rankdiag.spectral._device import device_gram, on_accelerator
 from rankdiag.spectral._krylov import frobenius_norm, stable_rank_of, top_decomposition
 from rankdiag.spectral._lowrank import deflated_gram
 from rankdiag.spectral._slq import effective_rank_bracket
 from rankdiag.spectral._spectrum import Spectrum, make_spectrum
 
-__all__ = ["SMALL", "as_matrix", "exact", "for_sums", "frobenius", "spectrum", "stable_ranks"]
+__all__ = ["SMALL", "as_matrix", "exact", "for_sums", "frobenius", "spectrum", "stable_ranks", "sums_where_it_lies"]
 
 Floats = NDArray[np.float64]
 
@@ -44,7 +45,7 @@ def as_matrix(a: Any, name: str) -> NDArray[Any]:
     return as_float64(a, name, min_ndim=2, allow_complex=True, expected="a matrix")
 
 
-def _shape(array: NDArray[Any]) -> tuple[int, int]:
+def _shape(array: Any) -> tuple[int, int]:
     return int(array.shape[-2]), int(array.shape[-1])
 
 
@@ -73,6 +74,14 @@ def for_sums(
     work, exponent = to_working(array, "float64")
     found = _for_sums(work, readings, dtype)
     return in_units(found, exponent, name)
+
+
+def sums_where_it_lies(a: Any, readings: Sequence[Callable[[Floats], Floats]]) -> Decomposition | None:
+    """Decompose a tensor on an accelerator there, for the given readings; None where the plain route has to answer."""
+    if not on_accelerator(a):
+        return None
+    found = device_gram(a)
+    return found if found is not None and _is_quiet(found, readings) else None
 
 
 def _for_sums(work: NDArray[Any], readings: Sequence[Callable[[Floats], Floats]], dtype: str) -> Decomposition:
@@ -185,7 +194,8 @@ def spectrum(
     ``"auto"``: svd up to n = 512 whatever is needed; beyond, "sums" takes gram, split and redone where noise below the
     error bound would show in the sigma effective rank or the nuclear norm; "rank" takes qr_svd for 1.3 <= M / n < 1.9,
     where it was measured faster, and svd otherwise. "top" takes topk, which falls back on an SVD for small matrices,
-    large `k` and slow convergence.
+    large `k` and slow convergence. A CUDA tensor is decomposed on its device, in float64 and a stack at once, by the
+    Gram route and for "sums" where noise does not show; every other route moves it to the CPU.
 
     Every route scales by a power of two first where entries are extreme, so 1e-300, 1e300 and denormals keep their
     digits. Error bounds: svd and qr_svd have the usual backward error with a factor of 8, and never less than LAPACK's
@@ -221,6 +231,14 @@ def spectrum(
     _check_owner("probes", probes, route == "slq", "method 'slq'")
     _check_owner("steps", steps, route == "slq", "method 'slq'")
     generator, seed = as_generator(rng)
+    there = None
+    if arithmetic == "float64" and route == "gram" and on_accelerator(matrix):
+        there = device_gram(matrix)
+    elif arithmetic == "float64" and route == "auto" and wanted == "sums":
+        there = sums_where_it_lies(matrix, _SIGMA_READINGS)
+    if there is not None:
+        came = input_dtype(matrix)
+        return make_spectrum(there, shape=_shape(matrix), input_dtype=came, details={"device": str(matrix.device)})
     array = as_matrix(matrix, "matrix")
     came = input_dtype(matrix)
     if is_top:
