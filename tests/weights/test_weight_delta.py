@@ -328,6 +328,28 @@ def test_non_finite_updates_are_findings_and_the_rest_goes_on():
         assert report.row("b.weight").numerical_rank == 1
 
 
+def test_scales_beside_quantised_values_are_not_denied(tmp_path):
+    save_file(
+        {
+            "a.weight": torch.ones(4, 4).to(torch.float8_e4m3fn),
+            "a.weight_scale_inv": torch.ones(1, 1),
+            "b.qweight": torch.ones(4, 4, dtype=torch.int32),
+            "b.scales": torch.ones(2, 4),
+            "c.weight": torch.ones(4, 4, dtype=torch.int8),
+            "norm.num_batches_tracked": torch.tensor([[1, 2], [3, 4]]),
+            "norm.scale": torch.ones(2, 2),
+        },
+        tmp_path / "model.safetensors",
+    )
+    skipped = rd.weight_report(tmp_path).skipped
+    assert skipped["a.weight"] == "quantised values: the scales in a.weight_scale_inv are not applied"
+    assert skipped["b.qweight"] == "quantised values: the scales in b.scales are not applied"
+    assert "without scales" in skipped["c.weight"]
+    assert "without scales" in skipped["norm.num_batches_tracked"]
+    (row,) = rd.weight_delta_report(tmp_path, {"a.weight": torch.ones(4, 4)}, select=r"^a\.weight$").rows
+    assert "base not readable: quantised values: the scales in a.weight_scale_inv are not applied" in row.remark
+
+
 def test_unreadable_partners_are_said(tmp_path):
     save_file({"a.weight": torch.ones(4, 4).to(torch.float8_e4m3fn)}, tmp_path / "base.safetensors")
     (row,) = rd.weight_delta_report(tmp_path / "base.safetensors", {"a.weight": torch.ones(4, 4)}).rows

@@ -500,7 +500,7 @@ def test_scales_of_quantised_weights_are_no_weights():
     assert [row.name for row in report] == ["mlp.scale"]
     assert report.skipped["fc.weight_scale_inv"] == "scales of quantised weights, no weight themselves"
     assert report.skipped["gptq.scales"] == "scales of quantised weights, no weight themselves"
-    assert report.skipped["fc.weight"] == "float8 without scales"
+    assert report.skipped["fc.weight"] == "quantised values: the scales in fc.weight_scale_inv are not applied"
 
 
 @pytest.mark.parametrize("kind", ["orthogonal", "spectral_norm", "pruned"])

@@ -14,7 +14,7 @@ from rankdiag.weights._delta_report import WeightDeltaReport, explain_delta
 from rankdiag.weights._delta_row import EPS_RANKS, WeightDeltaRow
 from rankdiag.weights._findings import NON_FINITE, plain_findings
 from rankdiag.weights._inventory import Inventory, Piece
-from rankdiag.weights._kinds import classify
+from rankdiag.weights._kinds import classify, unreadable
 from rankdiag.weights._matching import Matching
 from rankdiag.weights._measure import EDGE_MARGIN, measure
 from rankdiag.weights._row import LOW_RANK_RATIO
@@ -272,9 +272,9 @@ def _row(
     names = {name: partner for name, partner in partners.items() if partner is not None}
     if len(names) < len(partners):
         return bare_row(piece, "only in tuned", "the base has no such tensor"), []
-    unreadable = [plan.base.infos[name] for name in names.values() if not plan.base.infos[name].readable]
-    if unreadable:
-        return bare_row(piece, "changed", f"base not readable: {unreadable[0].reason}"), []
+    closed = [name for name in names.values() if not plan.base.infos[name].readable]
+    if closed:
+        return bare_row(piece, "changed", f"base not readable: {unreadable(closed[0], plan.base)}"), []
     shapes = {name: (plan.tuned.infos[name].shape, plan.base.infos[partner].shape) for name, partner in names.items()}
     view, status, remarks = piece.view, "changed", piece.remarks
     base_view = renamed(view, names)

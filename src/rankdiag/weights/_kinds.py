@@ -21,7 +21,7 @@ from rankdiag.weights._views import Runs, StackView, StoredView, View
 if TYPE_CHECKING:
     from rankdiag.checkpoints import TensorInfo
 
-__all__ = ["classify"]
+__all__ = ["classify", "unreadable"]
 
 NOT_A_MATRIX = "bias/norm, not a matrix"
 
@@ -60,7 +60,7 @@ def classify(
     """
     info = inventory.infos[name]
     if not info.readable:
-        return info.reason or "not readable"
+        return unreadable(name, inventory)
     if math.prod(info.shape) == 0:
         return f"empty: shape {'x'.join(map(str, info.shape))}"
     reason = _no_matrix(name, info.shape, inventory)
@@ -79,6 +79,18 @@ def classify(
         remark = "before its parametrisation, normalisation or pruning mask: not the weight that is applied"
         pieces = [dataclasses.replace(piece, remarks=(*piece.remarks, remark)) for piece in pieces]
     return pieces
+
+
+def unreadable(name: str, inventory: Inventory) -> str:
+    """Say why a tensor cannot be read: what the engine knows of it alone, or the scales that stand beside it."""
+    last = name.rpartition(".")[2]
+    above = name.removesuffix(last)
+    for other in inventory.infos:
+        word = other.removeprefix(above)
+        own = word.startswith(f"{last}_") or last in {"weight", "qweight"}
+        if other.startswith(above) and "." not in word and own and _SCALE.search(word):
+            return f"quantised values: the scales in {other} are not applied"
+    return inventory.infos[name].reason or "not readable"
 
 
 def _no_matrix(name: str, shape: tuple[int, ...], inventory: Inventory) -> str:
