@@ -23,10 +23,21 @@ __getattr__, __dir__, __all__ = attach(
         "RankdiagWarning": "rankdiag._validate",
         "result_from_dict": "rankdiag._result",
         "result_from_json": "rankdiag._result",
+        "ches_score": "rankdiag.preference",
+        "score_preferences": "rankdiag.preference",
         "weight_delta_report": "rankdiag.weights",
         "weight_report": "rankdiag.weights",
         **dict.fromkeys(_SPECTRAL, "rankdiag.spectral"),
     },
-    ("checkpoints", "report", "spectral", "testing", "weights"),
+    (
+        "checkpoints",
+        "language_models",
+        "monitors",
+        "preference",
+        "report",
+        "spectral",
+        "testing",
+        "weights",
+    ),
 )
 __all__ += ["__version__"]

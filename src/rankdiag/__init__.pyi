@@ -1,4 +1,7 @@
 from rankdiag import checkpoints as checkpoints
+from rankdiag import language_models as language_models
+from rankdiag import monitors as monitors
+from rankdiag import preference as preference
 from rankdiag import report as report
 from rankdiag import spectral as spectral
 from rankdiag import testing as testing
@@ -8,6 +11,8 @@ from rankdiag._result import result_from_dict as result_from_dict
 from rankdiag._result import result_from_json as result_from_json
 from rankdiag._validate import RankdiagWarning as RankdiagWarning
 from rankdiag._version import __version__ as __version__
+from rankdiag.preference import ches_score as ches_score
+from rankdiag.preference import score_preferences as score_preferences
 from rankdiag.spectral import Spectrum as Spectrum
 from rankdiag.spectral import effective_rank as effective_rank
 from rankdiag.spectral import numerical_rank as numerical_rank

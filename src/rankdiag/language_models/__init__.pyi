@@ -1,0 +1,33 @@
+from rankdiag.language_models._batch_fn import as_batch_fn as as_batch_fn
+from rankdiag.language_models._columns import Columns as Columns
+from rankdiag.language_models._encode import encode as encode
+from rankdiag.language_models._encode import encode_preferences as encode_preferences
+from rankdiag.language_models._encoded import Encoded as Encoded
+from rankdiag.language_models._encoded import EncodedPreferences as EncodedPreferences
+from rankdiag.language_models._fingerprint import model_fingerprint as model_fingerprint
+from rankdiag.language_models._gradients import gradients as gradients
+from rankdiag.language_models._journal import Journal as Journal
+from rankdiag.language_models._load import load_language_model as load_language_model
+from rankdiag.language_models._outputs import HeadGram as HeadGram
+from rankdiag.language_models._outputs import HeadPressure as HeadPressure
+from rankdiag.language_models._outputs import HeadReward as HeadReward
+from rankdiag.language_models._outputs import LastState as LastState
+from rankdiag.language_models._outputs import LogProbs as LogProbs
+from rankdiag.language_models._outputs import Output as Output
+from rankdiag.language_models._outputs import StateSums as StateSums
+from rankdiag.language_models._outputs import States as States
+from rankdiag.language_models._outputs import TokenKL as TokenKL
+from rankdiag.language_models._outputs import TokenStats as TokenStats
+from rankdiag.language_models._plan import Batch as Batch
+from rankdiag.language_models._plan import Plan as Plan
+from rankdiag.language_models._plan import SelfCheck as SelfCheck
+from rankdiag.language_models._plan import plan as plan
+from rankdiag.language_models._records import extract_prompt as extract_prompt
+from rankdiag.language_models._records import read_records as read_records
+from rankdiag.language_models._run import run as run
+from rankdiag.language_models._run import sequence_log_probs as sequence_log_probs
+from rankdiag.language_models._tokenise import JointSplit as JointSplit
+from rankdiag.language_models._tokenise import split_joint as split_joint
+from rankdiag.language_models._tokenise import truncate_row as truncate_row
+
+__all__: list[str]
