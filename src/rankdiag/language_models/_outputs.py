@@ -1,0 +1,459 @@
+"""What can be read off one forward: sums of states, log-probabilities, distributions, heads and their gradients.
+
+An output sees the states of a forward once, and the logits of these states one block of the vocabulary at a time;
+what it keeps is of the size of its answer. Several outputs share one pass, one product and one exponential.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal, Protocol, runtime_checkable
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from rankdiag._validate import boolean, choice, describe
+from rankdiag.language_models._head import Head
+
+__all__ = [
+    "Context",
+    "HeadReward",
+    "LastState",
+    "LogProbs",
+    "LogitsBlock",
+    "Output",
+    "StateSums",
+    "States",
+    "TokenKL",
+    "TokenStats",
+]
+
+Column = Any  # an array over rows, or a tuple of one array for each row
+
+
+@dataclass(slots=True, kw_only=True)
+class Context:
+    """The states of one forward, and what belongs to which row.
+
+    Attributes
+    ----------
+    hidden, hidden_b : torch.Tensor, shape (U, d)
+        The distinct states that rows use, of the first and of the second model.
+    entry : torch.Tensor of int64, shape (E,)
+        State of each entry; entry k of a row is the state that predicts its token k.
+    targets : torch.Tensor of int64, shape (E,)
+        Token that each entry predicts.
+    counted : torch.Tensor of bool, shape (E,)
+        Whether the entry counts.
+    ptr : ndarray of int64, shape (R + 1,)
+        Entries of row i are ``ptr[i]:ptr[i + 1]``.
+    rows, group, slot, shared : ndarray of int64, shape (R,)
+        Row and group of the data, slot, and how many leading states the row shares with all of its group.
+    one_prompt : ndarray of bool, shape (R,)
+        Whether all rows of its group have one prompt.
+    implied_eos : bool
+        Whether the last entry of each row predicts an EOS that is not part of its ids.
+    last : torch.Tensor or None, shape (R, d)
+        States of the last response tokens, where they were asked for.
+    head, head_b : Head or None
+        Output projections.
+    peak, total : torch.Tensor, shape (U,)
+        After the pass over the vocabulary: the logarithm of the partition function is ``peak + log(total)``.
+    peak_b, total_b : torch.Tensor, shape (U,)
+        The same of the second model.
+    target_logit : torch.Tensor, shape (E,)
+        After the pass: logit of each target.
+    """
+
+    hidden: torch.Tensor
+    entry: torch.Tensor
+    targets: torch.Tensor
+    counted: torch.Tensor
+    ptr: NDArray[np.int64]
+    rows: NDArray[np.int64]
+    group: NDArray[np.int64]
+    slot: NDArray[np.int64]
+    shared: NDArray[np.int64]
+    one_prompt: NDArray[np.bool_]
+    implied_eos: bool = False
+    last: torch.Tensor | None = None
+    head: Head | None = None
+    hidden_b: torch.Tensor | None = None
+    head_b: Head | None = None
+    peak: torch.Tensor = field(default_factory=lambda: torch.empty(0))
+    total: torch.Tensor = field(default_factory=lambda: torch.empty(0))
+    peak_b: torch.Tensor = field(default_factory=lambda: torch.empty(0))
+    total_b: torch.Tensor = field(default_factory=lambda: torch.empty(0))
+    target_logit: torch.Tensor = field(default_factory=lambda: torch.empty(0))
+
+    @property
+    def log_partition(self) -> torch.Tensor:
+        """Logarithm of the partition function of each state, float64."""
+        return self.peak.double() + self.total.log()
+
+    def by_row(self, per_entry: torch.Tensor) -> tuple[NDArray[Any], ...]:
+        """Cut values of entries into one float64 array for each row."""
+        values = per_entry.to("cpu", torch.float64).numpy()
+        return tuple(values[first:last].copy() for first, last in zip(self.ptr[:-1], self.ptr[1:], strict=True))
+
+    def selection(self, *, beyond: bool = False, mean: bool = False) -> torch.Tensor:
+        """Return the matrix (R, U) that adds up the counted states of each row.
+
+        Parameters
+        ----------
+        beyond : bool
+            Leave out the states that the row shares with its group.
+        mean : bool
+            Divide by their number.
+        """
+        matrix = np.zeros((len(self.rows), len(self.hidden)))
+        entry, counted = self.entry.cpu().numpy(), self.counted.cpu().numpy()
+        for row, (first, last) in enumerate(zip(self.ptr[:-1], self.ptr[1:], strict=True)):
+            begin = first + int(self.shared[row]) if beyond else first
+            np.add.at(matrix[row], entry[begin:last], counted[begin:last])
+            if mean:
+                matrix[row] /= max(1, int(counted[begin:last].sum()))
+        return torch.from_numpy(matrix).to(self.hidden.device)
+
+
+@dataclass(slots=True, kw_only=True)
+class LogitsBlock:
+    """Logits of all states for one range of the vocabulary.
+
+    Attributes
+    ----------
+    first, last : int
+        Range of the vocabulary.
+    logits : torch.Tensor, shape (U, last - first)
+        Logits.
+    weights : torch.Tensor
+        ``exp(logits - peak)`` with the largest logit seen so far.
+    rescale : torch.Tensor, shape (U,)
+        Factor for sums of earlier blocks, 1 where the peak has not grown.
+    growth : torch.Tensor, shape (U,)
+        By how much the peak has grown; 0 in the first block.
+    logits_b, weights_b, rescale_b, growth_b
+        The same of the second model.
+    """
+
+    first: int
+    last: int
+    logits: torch.Tensor
+    weights: torch.Tensor
+    rescale: torch.Tensor
+    growth: torch.Tensor
+    logits_b: torch.Tensor | None = None
+    weights_b: torch.Tensor | None = None
+    rescale_b: torch.Tensor | None = None
+    growth_b: torch.Tensor | None = None
+
+
+@runtime_checkable
+class Output(Protocol):
+    """One reading of a forward.
+
+    Attributes
+    ----------
+    needs : frozenset of {"states", "last", "logits", "states_b"}
+        What has to be there: states of responses, the state of the last token, logits, a second model.
+    columns : tuple of str
+        Names of what it gives.
+    """
+
+    needs: frozenset[str]
+    columns: tuple[str, ...]
+
+    def start(self, context: Context) -> Any:
+        """Begin with the states of one forward; return whatever `update` and `finish` need."""
+
+    def update(self, acc: Any, block: LogitsBlock) -> None:
+        """Take in one block of logits; only called where logits are needed."""
+
+    def finish(self, acc: Any) -> Mapping[str, Column]:
+        """Return one entry for each row of the forward."""
+
+
+class _Plain:
+    """Base of the built-in outputs: no pass over the vocabulary, and the context is all they keep."""
+
+    needs: frozenset[str] = frozenset({"states"})
+    columns: tuple[str, ...] = ()
+
+    def start(self, context: Context) -> Any:
+        return context
+
+    def update(self, acc: Any, block: LogitsBlock) -> None:
+        pass
+
+    def __repr__(self) -> str:
+        options = ", ".join(f"{key.lstrip('_')}={value!r}" for key, value in vars(self).items() if key != "needs")
+        return f"{type(self).__name__}({options})"
+
+
+class StateSums(_Plain):
+    """Sums of the hidden states that predict the tokens of each response.
+
+    Columns: ``sum`` (rows, d), all counted states; ``sum_beyond`` (rows, d), those that the row does not share with
+    its whole group; ``n_states`` and ``n_shared`` (rows,), how many there are and how many are shared (s of
+    arXiv 2410.08847 as read here: positions with identical prefixes). Sums are float64.
+    """
+
+    columns = ("sum", "sum_beyond", "n_states", "n_shared")
+
+    def finish(self, acc: Any) -> Mapping[str, Column]:
+        """Return the columns."""
+        context: Context = acc
+        both = torch.cat([context.selection(), context.selection(beyond=True)])
+        sums = (both @ context.hidden.double()).cpu().numpy()
+        n = len(context.rows)
+        counted = context.counted.cpu().numpy()
+        pieces = list(zip(context.ptr[:-1], context.ptr[1:], strict=True))
+        return {
+            "sum": sums[:n],
+            "sum_beyond": sums[n:],
+            "n_states": np.array([int(counted[first:last].sum()) for first, last in pieces], dtype=np.int64),
+            "n_shared": context.shared.copy(),
+        }
+
+
+class States(_Plain):
+    """The hidden states themselves.
+
+    Column: ``states``, one array (n, d) for each row, float64 for a float64 model and else float32; state k predicts
+    token k, whether it counts or not.
+    """
+
+    columns = ("states",)
+
+    def finish(self, acc: Any) -> Mapping[str, Column]:
+        """Return the column."""
+        context: Context = acc
+        dtype = torch.float64 if context.hidden.dtype == torch.float64 else torch.float32
+        hidden = context.hidden.to("cpu", dtype).numpy()
+        entry = context.entry.cpu().numpy()
+        pieces = zip(context.ptr[:-1], context.ptr[1:], strict=True)
+        return {"states": tuple(hidden[entry[first:last]] for first, last in pieces)}
+
+
+class LastState(_Plain):
+    """The state of the last token of each response, which predicts nothing that is part of it.
+
+    Column: ``last_state`` (rows, d), float64. Costs one token more for each response.
+    """
+
+    needs = frozenset({"states", "last"})
+    columns = ("last_state",)
+
+    def finish(self, acc: Any) -> Mapping[str, Column]:
+        """Return the column."""
+        return {"last_state": acc.last.to("cpu", torch.float64).numpy()}
+
+
+class LogProbs(_Plain):
+    """Log-probabilities of responses, in nats.
+
+    Columns: ``logp`` (rows,), the sum over counted tokens, float64; ``n_tokens`` (rows,), their number; with
+    `per_token`, ``token_logp``, one array for each row with all its tokens, counted or not.
+
+    Parameters
+    ----------
+    per_token : bool
+        Whether to keep the log-probability of every token.
+    """
+
+    needs = frozenset({"states", "logits"})
+
+    def __init__(self, *, per_token: bool = False) -> None:
+        self.per_token = boolean(per_token, "per_token")
+        self.columns = ("logp", "n_tokens", "token_logp") if self.per_token else ("logp", "n_tokens")
+
+    def finish(self, acc: Any) -> Mapping[str, Column]:
+        """Return the columns."""
+        context: Context = acc
+        per_token = context.target_logit.double() - context.log_partition[context.entry]
+        tokens = context.by_row(per_token)
+        counted = context.counted.cpu().numpy()
+        masks = [counted[first:last] for first, last in zip(context.ptr[:-1], context.ptr[1:], strict=True)]
+        columns: dict[str, Column] = {
+            "logp": np.array([float(row[mask].sum()) for row, mask in zip(tokens, masks, strict=True)]),
+            "n_tokens": np.array([int(mask.sum()) for mask in masks], dtype=np.int64),
+        }
+        return {**columns, "token_logp": tokens} if self.per_token else columns
+
+
+class TokenStats(_Plain):
+    """How surprising each token is, and how uncertain the model was of it, in nats.
+
+    Columns, one float64 array for each row: ``surprisal`` = -ln p(y_k), ``entropy`` = -sum p ln p and ``varentropy`` =
+    the variance of ln p under p, of the distribution that predicts token k.
+    """
+
+    needs = frozenset({"states", "logits"})
+    columns = ("surprisal", "entropy", "varentropy")
+
+    def start(self, context: Context) -> Any:
+        """Begin with empty sums."""
+        zeros = torch.zeros(len(context.hidden), dtype=torch.float64, device=context.hidden.device)
+        return {"context": context, "first": zeros, "second": zeros.clone(), "total": zeros.clone()}
+
+    def update(self, acc: Any, block: LogitsBlock) -> None:
+        """Add the moments of the logits around the peak."""
+        growth, rescale = block.growth.double(), block.rescale.double()
+        first, second, total = acc["first"], acc["second"], acc["total"]
+        acc["second"] = rescale * (second - 2 * growth * first + growth**2 * total)
+        acc["first"] = rescale * (first - growth * total)
+        acc["total"] = rescale * total
+        # weights = exp(logits - peak), so their logarithm is the shifted logit; 0 ln 0 counts as 0.
+        shifted = block.weights.log().masked_fill_(block.weights == 0, 0.0)
+        part = block.weights * shifted
+        acc["first"] += part.sum(dim=1, dtype=torch.float64)
+        acc["second"] += part.mul_(shifted).sum(dim=1, dtype=torch.float64)
+        acc["total"] += block.weights.sum(dim=1, dtype=torch.float64)
+
+    def finish(self, acc: Any) -> Mapping[str, Column]:
+        """Return the columns."""
+        context: Context = acc["context"]
+        mean = acc["first"] / acc["total"]
+        entropy = (acc["total"].log() - mean).clamp_(min=0.0)
+        variance = (acc["second"] / acc["total"] - mean**2).clamp_(min=0.0)
+        surprisal = context.log_partition[context.entry] - context.target_logit.double()
+        return {
+            "surprisal": context.by_row(surprisal),
+            "entropy": context.by_row(entropy[context.entry]),
+            "varentropy": context.by_row(variance[context.entry]),
+        }
+
+
+class TokenKL(_Plain):
+    """Kullback-Leibler divergence between two models at every token, in nats.
+
+    With models ``(p, q)``, ``kl_reverse`` = KL(p || q) and ``kl_forward`` = KL(q || p), of the whole next-token
+    distributions at the prefix of each token; one float64 array for each row. Summed over a response they are exact
+    for the given prefixes; they estimate a divergence of the two policies only on responses that the first argument
+    sampled.
+
+    Parameters
+    ----------
+    direction : {"both", "reverse", "forward"}
+        Which columns to compute.
+    """
+
+    needs = frozenset({"states", "logits", "states_b"})
+
+    def __init__(self, *, direction: Literal["both", "reverse", "forward"] = "both") -> None:
+        self.direction = choice(direction, "direction", ("both", "reverse", "forward"))
+        names = {"both": ("kl_reverse", "kl_forward"), "reverse": ("kl_reverse",), "forward": ("kl_forward",)}
+        self.columns = names[self.direction]
+
+    def start(self, context: Context) -> Any:
+        """Begin with empty sums."""
+        zeros = torch.zeros(len(context.hidden), dtype=torch.float64, device=context.hidden.device)
+        return {"context": context, "reverse": zeros, "forward": zeros.clone()}
+
+    def update(self, acc: Any, block: LogitsBlock) -> None:
+        """Add the expected difference of the logits under both laws."""
+        assert block.logits_b is not None and block.rescale_b is not None and block.weights_b is not None  # noqa: S101 - the pass gives all three or none
+        difference = block.logits - block.logits_b
+        if self.direction != "forward":
+            part = _expected(block.weights, difference, block.logits)
+            acc["reverse"] = acc["reverse"] * block.rescale.double() + part
+        if self.direction != "reverse":
+            part = _expected(block.weights_b, -difference, block.logits_b)
+            acc["forward"] = acc["forward"] * block.rescale_b.double() + part
+
+    def finish(self, acc: Any) -> Mapping[str, Column]:
+        """Return the columns."""
+        context: Context = acc["context"]
+        p = context.log_partition
+        q = context.peak_b.double() + context.total_b.log()
+        columns: dict[str, Column] = {}
+        if "kl_reverse" in self.columns:
+            columns["kl_reverse"] = context.by_row((acc["reverse"] / context.total - p + q).clamp(min=0)[context.entry])
+        if "kl_forward" in self.columns:
+            value = (acc["forward"] / context.total_b - q + p).clamp(min=0)
+            columns["kl_forward"] = context.by_row(value[context.entry])
+        return columns
+
+
+def _expected(weights: torch.Tensor, difference: torch.Tensor, logits: torch.Tensor) -> torch.Tensor:
+    """Sum weights times difference; a token that the first law excludes counts 0, one only the second excludes inf."""
+    if torch.isinf(difference).any() or torch.isnan(difference).any():
+        difference = torch.where(torch.isneginf(logits), torch.zeros_like(difference), difference)
+        product = torch.where(torch.isposinf(difference), difference, weights * difference)
+        return product.sum(dim=1, dtype=torch.float64)
+    return (weights * difference).sum(dim=1, dtype=torch.float64)
+
+
+class HeadReward(_Plain):
+    """A linear reward head on the hidden states of each response.
+
+    Column: ``reward`` (rows,), float64.
+
+    Parameters
+    ----------
+    weight : array-like or torch.Tensor, shape (d,) or (1, d)
+        The head, ``model.score.weight`` of a sequence classifier, say.
+    bias : float or tensor with one entry, optional
+        Its bias.
+    pool : {"last", "mean"}
+        On the state of the last response token, or the mean over the states of all counted response tokens.
+    """
+
+    columns = ("reward",)
+
+    def __init__(self, weight: Any, bias: Any = None, *, pool: Literal["last", "mean"] = "last") -> None:
+        from rankdiag._array import as_float64
+
+        array = as_float64(weight, "weight", min_ndim=1, expected="a reward head (d,) or (1, d)")
+        if array.ndim > 2 or (array.ndim == 2 and array.shape[0] != 1):
+            raise ValueError(f"`weight` must have shape (d,) or (1, d); got {describe(weight)}")
+        self._weight = array.reshape(-1)
+        offset = 0.0 if bias is None else as_float64(bias, "bias", expected="one number")
+        if np.size(offset) != 1:
+            raise ValueError(f"`bias` must be one number; got {describe(bias)}")
+        self._bias = float(np.reshape(offset, ()))
+        self.pool = choice(pool, "pool", ("last", "mean"))
+        self.needs = frozenset({"states", "last"})
+
+    def finish(self, acc: Any) -> Mapping[str, Column]:
+        """Return the column."""
+        context: Context = acc
+        assert context.last is not None  # noqa: S101 - asked for in `needs`
+        if len(self._weight) != context.last.shape[1]:
+            raise ValueError(
+                f"`weight` must have one entry for each of {context.last.shape[1]} hidden units; got {len(self._weight)}"
+            )
+        last = context.last.to("cpu", torch.float64).numpy() @ self._weight
+        if self.pool == "last":
+            return {"reward": last + self._bias}
+        # The state *of* token k predicts token k + 1: entries 1 .. n-1 of a row, and the last state. With an implied
+        # EOS that last state is an entry too and must not be counted twice.
+        hidden = (context.hidden.to("cpu", torch.float64).numpy() @ self._weight)[context.entry.cpu().numpy()]
+        counted = context.counted.cpu().numpy()
+        rewards = []
+        for row, first in enumerate(context.ptr[:-1]):
+            n = int(context.ptr[row + 1] - first) - context.implied_eos
+            values = np.append(hidden[first + 1 : first + n], last[row])
+            rewards.append(float(values[counted[first : first + n]].mean()))
+        return {"reward": np.array(rewards) + self._bias}
+
+
+def pair_prefix(context: Context, first: int, second: int) -> int:
+    """Return how many leading states two rows of one group have in common."""
+    from rankdiag.language_models._layout import prefix_length
+
+    if not context.one_prompt[first]:
+        return 0
+    targets = context.targets.cpu().numpy()
+    a = targets[context.ptr[first] : context.ptr[first + 1]]
+    b = targets[context.ptr[second] : context.ptr[second + 1]]
+    return min(prefix_length(a, b) + 1, len(a), len(b))
+
+
+def groups_of(context: Context) -> Sequence[tuple[int, int]]:
+    """Return the range of rows of each group of a forward."""
+    edges = np.flatnonzero(np.diff(context.group)) + 1
+    bounds = [0, *edges.tolist(), len(context.group)]
+    return list(zip(bounds[:-1], bounds[1:], strict=True))
