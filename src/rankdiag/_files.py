@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import os
 import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 from rankdiag._validate import describe
 
-__all__ = ["write_text"]
+__all__ = ["write_text", "written_whole"]
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> Path:
@@ -40,22 +43,54 @@ def write_text(path: str | os.PathLike[str], text: str) -> Path:
     OSError
         If the folder cannot be written to, or the path is that of a folder.
     """
+    with written_whole(path) as stream:
+        stream.write(text.encode("utf-8", "backslashreplace"))
+    return _file_path(path)
+
+
+@contextmanager
+def written_whole(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    """Give a binary stream whose content appears at `path` as a whole once the block ends without an error.
+
+    A link is followed, an existing file keeps its permissions, and a device or a pipe is written to directly.
+
+    Parameters
+    ----------
+    path : str or path-like
+        Where the file goes; its folder must exist.
+
+    Yields
+    ------
+    binary file
+        What is written here goes into the file; after an error the file holds what it held before.
+
+    Raises
+    ------
+    TypeError
+        If `path` is no path.
+    ValueError
+        If no file can have this name.
+    FileNotFoundError
+        If the folder does not exist.
+    OSError
+        If the folder cannot be written to, or the path is that of a folder.
+    """
     given = _file_path(path)
     target = Path(os.path.realpath(given))
     if not target.parent.is_dir():
         raise FileNotFoundError(f"`path` must lie in a folder that exists; create that of {str(given)!r} first")
     if target.is_dir():
         raise IsADirectoryError(f"`path` must be that of a file; {str(given)!r} is a folder")
-    data = text.encode("utf-8", "backslashreplace")
     if target.exists() and not target.is_file():
-        target.write_bytes(data)
-        return given
+        with target.open("wb") as stream:
+            yield stream
+        return
     temporary = target.with_name(f".{target.name[:100]}.{secrets.token_hex(8)}")
     # The mode asked for here is cut down by the umask, which no other call can read without changing it.
     handle = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
     try:
         with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         if target.exists():
@@ -64,7 +99,6 @@ def write_text(path: str | os.PathLike[str], text: str) -> Path:
     except BaseException:
         temporary.unlink(missing_ok=True)
         raise
-    return given
 
 
 def _file_path(path: str | os.PathLike[str]) -> Path:
