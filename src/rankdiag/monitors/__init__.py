@@ -6,6 +6,6 @@ __getattr__, __dir__, __all__ = attach(
     __name__,
     {
         "DisplacementCallback": "rankdiag.monitors._displacement",
-        "DisplacementLimit": "rankdiag.monitors._displacement",
+        "DisplacementLimit": "rankdiag.monitors._limit",
     },
 )
