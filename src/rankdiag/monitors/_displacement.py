@@ -18,7 +18,7 @@ from rankdiag._version import __version__
 from rankdiag.language_models import EncodedPreferences
 from rankdiag.monitors._limit import DisplacementLimit
 from rankdiag.monitors._lines import Lines, describe_pairs, plain_list, summarise
-from rankdiag.monitors._score import record_of, score_probe
+from rankdiag.monitors._score import Scorer, record_of
 from rankdiag.monitors._settings import (
     LossSettings,
     loss_settings,
@@ -172,6 +172,7 @@ class DisplacementCallback(TrainerCallback):  # type: ignore[misc] # transformer
         self.probes = 0
         self.seconds = 0.0
         self._reference: LogProbs | None = None
+        self._scorers: dict[str, tuple[Any, Scorer]] = {}
         self._loss = LossSettings()
         self._strikes = 0
         self._probed_step = -1
@@ -183,7 +184,7 @@ class DisplacementCallback(TrainerCallback):  # type: ignore[misc] # transformer
         return f"{type(self).__name__}({pairs} pair{'s' * (pairs != 1)}, every={self.every})"
 
     def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_trainer": None}  # a trainer holds the model, and threads, and this callback
+        return {**self.__dict__, "_trainer": None, "_scorers": {}}  # these hold models
 
     # --- the trainer ---------------------------------------------------------------------------------------
 
@@ -307,6 +308,7 @@ class DisplacementCallback(TrainerCallback):  # type: ignore[misc] # transformer
         if args.load_best_model_at_end and best is not None and best != state.global_step:
             self._probed_step = -1
             self._probe("best_model", args, state, control, model)
+        self._scorers = {}  # they hold the model
 
     # --- what a run is compared with ---------------------------------------------------------------------------
 
@@ -358,11 +360,21 @@ class DisplacementCallback(TrainerCallback):  # type: ignore[misc] # transformer
         if model is None:
             return
         known = None if moving_reference(trainer) else precomputed(trainer, self.probe)
-        self._reference = score_probe(model, self.probe, args) if known is None else known
+        if known is None:
+            known = self._scorer("reference", model, args).score()
+        self._reference = known
 
     def _score(self, model: Any, args: Any) -> LogProbs:
         self.probes += 1
-        return score_probe(model, self.probe, args)
+        return self._scorer("policy", model, args).score()
+
+    def _scorer(self, role: str, model: Any, args: Any) -> Scorer:
+        """Return what scores the probe on this model; it is made once a run, or when another model comes."""
+        known, scorer = self._scorers.get(role, (None, None))
+        if scorer is None or known is not model:
+            scorer = Scorer(model, self.probe, args)
+            self._scorers[role] = (model, scorer)
+        return scorer
 
     # --- one probe ---------------------------------------------------------------------------------------------
 

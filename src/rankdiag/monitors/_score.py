@@ -1,77 +1,77 @@
-"""Score a fixed probe on the model that is being trained: each process its slice, and nothing left behind."""
+"""Score a fixed probe on the model that is being trained: planned once, and each process runs its own batches."""
 
 from __future__ import annotations
 
-import contextlib
-import dataclasses
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rankdiag.language_models import EncodedPreferences
-from rankdiag.preference import LogProbs, sequence_log_probs
+from rankdiag.language_models import EncodedPreferences, Plan, plan, run
+from rankdiag.language_models import LogProbs as ResponseLogProbs
+from rankdiag.preference import LogProbs
 
-__all__ = ["record_of", "score_probe", "take_pairs"]
+__all__ = ["Scorer", "record_of"]
 
-_SHARDED = {"FullyShardedDataParallel", "FSDPModule"}
+_SHARDED = {"FullyShardedDataParallel", "FSDPModule", "DeepSpeedEngine"}
 
 
-def score_probe(model: Any, probe: EncodedPreferences, args: Any) -> LogProbs:
-    """Return the log-probabilities of a probe under the model as it is now, the same on every process.
+class Scorer:
+    """A probe, a model whose weights change, and how to read one under the other again and again.
 
-    Parameters
-    ----------
-    model : torch.nn.Module
-        The policy, wrapped or not; it comes back as it was.
-    probe : EncodedPreferences
-        The pairs.
-    args : transformers.TrainingArguments
-        Device, precision, and which of how many processes this is.
-
-    Returns
-    -------
-    LogProbs
-        NaN for unusable pairs.
-
-    Raises
-    ------
-    RuntimeError
-        If another process failed; on that one its own error is raised.
+    What the engine finds out about the model (which layout is right for it, what its head does to logits) is found out
+    once, so that each later call costs one forward over the probe.
     """
-    world = int(args.world_size)
-    if world == 1:
-        return _score(model, probe, args)
-    import torch
-    from torch import distributed
 
-    # Sharded models need the same calls on every process, and so do groups that hold parts of one model or sequence.
-    together = _is_sharded(model) or getattr(args, "parallelism_config", None) is not None or bool(args.deepspeed)
-    first, step = (0, 1) if together else (int(args.process_index), world)
-    mine = np.arange(first, len(probe), step)
-    usable = np.array([status == "ok" for status in probe.status])
-    sums, failure = np.zeros((2, len(probe))), None
-    if usable[mine].any():
+    def __init__(self, model: Any, probe: EncodedPreferences, args: Any) -> None:
+        self._model = model
+        self._probe = probe
+        self._args = args
+        self._outputs = [ResponseLogProbs()]
+        self._plan = plan(probe, model, self._outputs)
+
+    def score(self) -> LogProbs:
+        """Return the log-probabilities of the probe under the model as it is now, the same on every process.
+
+        Returns
+        -------
+        LogProbs
+            NaN for unusable pairs.
+
+        Raises
+        ------
+        RuntimeError
+            If another process failed; on that one its own error is raised.
+        """
+        world = int(self._args.world_size)
+        if world == 1:
+            return self._record(self._sums(self._plan))
+        # Sharded models need the same calls on every process, as do groups that split one model or one sequence.
+        together = _is_sharded(self._model) or bool(getattr(self._args, "parallelism_config", None))
+        own = self._plan if together else self._plan.shard(int(self._args.process_index), world)
+        failure: Exception | None = None
+        sums = np.zeros((2, len(self._probe)))
         try:
-            part = _score(model, take_pairs(probe, mine), args)
+            sums = self._sums(own)
         except Exception as error:  # the other processes wait for this one: first meet them, then raise
             failure = error
-        else:
-            sums[0, mine], sums[1, mine] = part.chosen, part.rejected
-            sums[:, ~usable] = 0.0
-    flat = torch.tensor([*sums.ravel(), float(failure is not None)], dtype=torch.float64, device=args.device)
-    if together:
-        distributed.broadcast(flat, 0)  # all compute the same; rounding must not let a gate close on one alone
-    else:
-        distributed.all_reduce(flat)
-    if failure is not None:
-        raise failure
-    *values, failed = flat.tolist()
-    if failed:
-        raise RuntimeError(f"the probe failed on {int(failed)} of {world} processes; their own messages say why")
-    gathered = np.reshape(values, (2, len(probe)))
-    gathered[:, ~usable] = np.nan
-    return record_of(probe, gathered[0], gathered[1])
+        gathered, failed = _gather(sums, failure is not None, self._args.device, agree=together)
+        if failure is not None:
+            raise failure
+        if failed:
+            raise RuntimeError(f"the probe failed on {failed} of {world} processes; their own messages say why")
+        return self._record(gathered)
+
+    def _sums(self, part: Plan) -> NDArray[np.float64]:
+        """Return ln pi of both responses of each pair, shape (2, pairs); zero where a pair is not in this part."""
+        sums = np.zeros((2, len(self._probe)))
+        for columns in run(self._model, part, self._outputs, autocast=_precision(self._args)):
+            sums[columns.slot, columns.group] = columns["logp"]
+        return sums
+
+    def _record(self, sums: NDArray[np.float64]) -> LogProbs:
+        sums[:, [status != "ok" for status in self._probe.status]] = np.nan
+        return record_of(self._probe, sums[0], sums[1])
 
 
 def record_of(probe: EncodedPreferences, chosen: Any, rejected: Any) -> LogProbs:
@@ -86,38 +86,25 @@ def record_of(probe: EncodedPreferences, chosen: Any, rejected: Any) -> LogProbs
     )
 
 
-def take_pairs(data: EncodedPreferences, pairs: NDArray[np.intp]) -> EncodedPreferences:
-    """Return some pairs of a dataset, in the order given, with only the prompts that they need."""
-    rows = np.stack([2 * pairs, 2 * pairs + 1], axis=1).ravel()
-    kept, prompt_id = np.unique(data.prompt_id[rows], return_inverse=True)
-    return dataclasses.replace(
-        data,
-        keys=tuple(data.keys[int(i)] for i in pairs),
-        status=tuple(data.status[int(i)] for i in pairs),
-        prompts=tuple(data.prompts[int(i)] for i in kept),
-        group=np.repeat(np.arange(len(pairs)), 2),
-        slot=data.slot[rows],
-        prompt_id=prompt_id.reshape(-1).astype(np.int64),
-        prompt_start=data.prompt_start[rows],
-        response_ids=tuple(data.response_ids[int(i)] for i in rows),
-        loss_mask=tuple(data.loss_mask[int(i)] for i in rows),
-        fingerprint="",
-    )
+def _gather(sums: NDArray[np.float64], failed: bool, device: Any, *, agree: bool) -> tuple[NDArray[np.float64], int]:
+    """Add up what each process has, or take that of the first; return it with the number of processes that failed."""
+    import torch
+    from torch import distributed
 
-
-def _score(model: Any, probe: EncodedPreferences, args: Any) -> LogProbs:
-    with _precision(args):
-        record: LogProbs = sequence_log_probs(model, probe)
-    return record
+    flat = torch.tensor([*sums.ravel(), float(failed)], dtype=torch.float64, device=device)
+    if agree:
+        distributed.broadcast(flat, 0)  # all computed the same; rounding must not let a gate close on one alone
+    else:
+        distributed.all_reduce(flat)
+    *values, count = flat.tolist()
+    return np.reshape(values, sums.shape), int(count)
 
 
 def _precision(args: Any) -> Any:
-    """Run as the trainer does: under autocast if its arguments say so."""
-    if not (args.bf16 or args.fp16):
-        return contextlib.nullcontext()
+    """Return the dtype of the trainer's autocast, so that the probe runs as training does; None without one."""
     import torch
 
-    return torch.autocast(args.device.type, dtype=torch.bfloat16 if args.bf16 else torch.float16)
+    return torch.bfloat16 if args.bf16 else torch.float16 if args.fp16 else None
 
 
 def _is_sharded(model: Any) -> bool:
