@@ -83,6 +83,9 @@ def run(
     if not isinstance(plan, Plan):
         raise TypeError(f"`plan` must be a Plan, see rankdiag.language_models.plan; got {describe(plan)}")
     subjects = _same_subjects(models, plan)
+    for subject in subjects:
+        if subject.head is not None:
+            subject.head.dense = None  # a head with adapters may have been trained since the plan was made
     names = tuple(name for output in wanted for name in output.columns)
     missing = [output for output in wanted if "last" in output.needs and not plan.source.feed_last]
     if missing or names != plan.columns:
