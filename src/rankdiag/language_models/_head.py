@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import torch
 
@@ -225,4 +225,6 @@ def _dense(layer: Any) -> torch.Tensor:
     with torch.no_grad():
         columns = layer(torch.eye(width, dtype=weight.dtype, device=weight.device))
         bias = getattr(layer, "bias", None)
-        return (columns - bias if isinstance(bias, torch.Tensor) else columns).T.contiguous()
+        if isinstance(bias, torch.Tensor):
+            columns = columns - bias
+        return cast(torch.Tensor, columns.T.contiguous())

@@ -20,7 +20,7 @@ from rankdiag.language_models._outputs import Context, LogitsBlock, _Plain, grou
 
 __all__ = ["HeadGradient", "HeadGram", "HeadPressure"]
 
-_BLOCK = 1 << 22  # entries of a block of logits
+_BLOCK = 1 << 19  # entries of a block of logits
 
 
 def _understood(context: Context) -> Head:

@@ -6,6 +6,7 @@ packed layout a whole tree is one sequence; a token sees its ancestors only. In 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -54,7 +55,7 @@ class Rows:
         return range(int(self.first_row[group]), int(self.first_row[group + 1]))
 
     def prompt(self, row: int) -> NDArray[np.int32]:
-        """What is left of the prompt of a row."""
+        """Return what is left of the prompt of a row."""
         return self.data.prompts[int(self.data.prompt_id[row])][int(self.data.prompt_start[row]) :]
 
     def targets(self, row: int) -> NDArray[np.int64]:
@@ -84,10 +85,8 @@ class Rows:
     def one_prompt(self, group: int) -> bool:
         """Whether all rows of a group have the same prompt tokens in front of them."""
         rows = self.of_group(group)
-        head = slice(rows.start, rows.stop)
-        return (
-            len(set(zip(self.data.prompt_id[head].tolist(), self.data.prompt_start[head].tolist(), strict=True))) == 1
-        )
+        ids, starts = self.data.prompt_id[rows.start : rows.stop], self.data.prompt_start[rows.start : rows.stop]
+        return bool((ids == ids[0]).all() and (starts == starts[0]).all())
 
     def shared(self, group: int) -> int:
         """States that all rows of a group have in common: 0 for a single row or for prompts cut differently."""
@@ -133,7 +132,7 @@ class Tree:
         rows = [row for group in groups for row in source.of_group(group)]
         rows.sort(key=lambda row: source.fed(row).astype(">u4").tobytes())
         kept = [0]
-        for before, row in zip(rows, rows[1:], strict=False):
+        for before, row in itertools.pairwise(rows):
             kept.append(prefix_length(source.fed(before), source.fed(row)))
         prompt = len(source.prompt(rows[0]))
         lengths = [len(source.fed(row)) for row in rows]

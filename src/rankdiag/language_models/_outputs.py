@@ -6,6 +6,7 @@ what it keeps is of the size of its answer. Several outputs share one pass, one 
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol, runtime_checkable
@@ -354,7 +355,8 @@ class TokenKL(_Plain):
 
     def update(self, acc: Any, block: LogitsBlock) -> None:
         """Add the expected difference of the logits under both laws."""
-        assert block.logits_b is not None and block.rescale_b is not None and block.weights_b is not None  # noqa: S101 - the pass gives all three or none
+        if block.logits_b is None or block.rescale_b is None or block.weights_b is None:
+            raise ValueError("TokenKL compares two models; pass `models=(p, q)`")
         difference = block.logits - block.logits_b
         if self.direction != "forward":
             part = _expected(block.weights, difference, block.logits)
@@ -420,11 +422,9 @@ class HeadReward(_Plain):
     def finish(self, acc: Any) -> Mapping[str, Column]:
         """Return the column."""
         context: Context = acc
-        assert context.last is not None  # noqa: S101 - asked for in `needs`
-        if len(self._weight) != context.last.shape[1]:
-            raise ValueError(
-                f"`weight` must have one entry for each of {context.last.shape[1]} hidden units; got {len(self._weight)}"
-            )
+        if context.last is None or len(self._weight) != context.last.shape[1]:
+            width = context.hidden.shape[1]
+            raise ValueError(f"`weight` must have one entry for each of {width} hidden units; got {len(self._weight)}")
         last = context.last.to("cpu", torch.float64).numpy() @ self._weight
         if self.pool == "last":
             return {"reward": last + self._bias}
@@ -456,4 +456,4 @@ def groups_of(context: Context) -> Sequence[tuple[int, int]]:
     """Return the range of rows of each group of a forward."""
     edges = np.flatnonzero(np.diff(context.group)) + 1
     bounds = [0, *edges.tolist(), len(context.group)]
-    return list(zip(bounds[:-1], bounds[1:], strict=True))
+    return list(itertools.pairwise(bounds))

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import torch
 
@@ -281,7 +281,7 @@ def plan(
         data=data,
         layout="packed" if trees else "plain",
         reason=reason,
-        response_end=end,
+        response_end=cast("Literal['given', 'implied_eos']", end),
         token_budget=budget,
         batches=batches,
         n_tokens=sum(batch.n_tokens for batch in batches),
@@ -347,8 +347,8 @@ def _check_limits(source: Rows, usable: Sequence[int], subjects: Sequence[Subjec
             )
         if rows is not None and isinstance(size, int) and size > rows:
             raise ValueError(
-                f"`data` was encoded by a tokenizer of {size} tokens, but {subject.name} has {rows} embedding rows; use "
-                "the tokenizer of this model, without tokens added to it"
+                f"`data` was encoded by a tokenizer of {size} tokens, but {subject.name} has {rows} embedding rows; "
+                "use the tokenizer of this model, without tokens added to it"
             )
         limit = subject.position_limit
         if limit is not None and longest > limit:

@@ -20,7 +20,7 @@ from rankdiag.language_models._plan import Batch, Plan, checked_outputs, forward
 
 __all__ = ["run", "sequence_log_probs"]
 
-_BLOCK = 1 << 22  # entries of one block of logits on a CPU: it stays in the cache while it is read
+_BLOCK = 1 << 19  # entries of one block of logits on a CPU: it stays in the cache while it is read
 _DEVICE_BLOCK = 1 << 26
 _NARROWEST = 256  # vocabulary entries of a block at least
 
@@ -77,7 +77,7 @@ def run(
     Models run in evaluation and inference mode; the mode of every sub-module, gradients, hooks and random states are
     as before whenever the caller's code runs. Time is that of a bare forward over the same tokens, and one product
     with the output projection where logits are needed. Beyond the model, memory holds one forward and one block of
-    logits of at most 2^22 entries (2^26 on an accelerator), never (batch, length, vocabulary).
+    logits of about 2^19 entries (2^26 on an accelerator), never (batch, length, vocabulary).
     """
     wanted = checked_outputs(outputs)
     if not isinstance(plan, Plan):
@@ -109,7 +109,6 @@ def _batches(
     with Progress(progress, total=plan.n_tokens, label="scoring", unit="token") as bar:
         for batch in plan.batches:
             if not done or not all(keys[group] in done for group in batch.groups):
-                before = len(plan.splits)
                 with untouched(subjects), _precision(subjects, autocast):
                     columns = _batch(subjects, plan, batch, outputs)
                 if reduce is not None:
@@ -319,8 +318,8 @@ def _vocabulary(context: Context, readers: Sequence[tuple[Output, Any]]) -> None
             output.update(accumulator, block)
     if not bool(torch.isfinite(a.total).all()) or not bool(torch.isfinite(a.peak).all()):
         raise ValueError(
-            f"`models`: {type(head.causal).__name__} gives logits that are NaN or infinite for finite hidden states; its "
-            "output projection is damaged"
+            f"`models`: {type(head.causal).__name__} gives logits that are NaN or infinite for finite hidden states; "
+            "its output projection is damaged"
         )
     context.peak, context.total, context.target_logit = a.peak, a.total, target
     if b is not None:
