@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import os
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -107,8 +108,8 @@ FAMILIES = {
         _llama_like("gpt_neox", "GPTNeoX", rotary_pct=0.5),
         Family("opt", "OPTForCausalLM", "OPTConfig", _OPT),
         Family("opt_projected", "OPTForCausalLM", "OPTConfig", _OPT | {"word_embed_proj_dim": 16}),
-        Family("bloom", "BloomForCausalLM", "BloomConfig", _BLOOM, attention=("eager",), packed="ALiBi"),
-        Family("mamba", "MambaForCausalLM", "MambaConfig", _MAMBA, attention=("none",), packed="recurrent"),
+        Family("bloom", "BloomForCausalLM", "BloomConfig", _BLOOM, attention=("eager",), packed="position"),
+        Family("mamba", "MambaForCausalLM", "MambaConfig", _MAMBA, attention=("none",), packed="position"),
     )
 }
 
@@ -192,7 +193,8 @@ class Zoo:
         import peft
 
         base = self.load(name, dtype=dtype, attention=attention)
-        with torch.random.fork_rng(devices=[]):
+        with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)  # what peft asks of transformers is going to be renamed
             model = peft.get_peft_model(
                 base,
                 peft.LoraConfig(r=4, lora_alpha=8, target_modules=["q_proj", "v_proj", "down_proj"], lora_dropout=0.1),

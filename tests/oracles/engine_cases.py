@@ -188,3 +188,27 @@ def gather(stream) -> dict[str, dict[tuple[int, int], np.ndarray]]:
                 assert place not in column, f"{name}: row {place} came twice"
                 column[place] = np.array(value)
     return found
+
+
+def together(*cases: Case) -> Case:
+    """Put several cases into one of kind "responses"."""
+    groups: list = []
+    cut: dict = {}
+    status: dict = {}
+    for case in cases:
+        start = len(groups)
+        cut |= {(start + group, slot): number for (group, slot), number in (case.cut or {}).items()}
+        status |= {
+            start + group: word.replace("identical", "ok").replace("rejected", "response")
+            for group, word in (case.status or {}).items()
+        }
+        groups.extend(case.groups)
+    return Case(kind="responses", groups=tuple(groups), cut=cut, status=status)
+
+
+EVERYTHING = together(PAIRS, CUT_PAIRS, ROLLOUTS, PREFIX_ROLLOUTS, MULTI_TURN, MASKED_PAIRS)
+
+TWO_SLOTS = together(PAIRS, CUT_PAIRS, MASKED_PAIRS)
+EIGHT_SLOTS = Case(kind="responses", groups=(ROLLOUTS.groups[0],))
+FOUR_SLOTS = Case(kind="responses", groups=PREFIX_ROLLOUTS.groups[:1])
+GRAM_CASES = {"two": TWO_SLOTS, "four": FOUR_SLOTS, "eight": EIGHT_SLOTS, "one": MULTI_TURN}

@@ -15,18 +15,21 @@ import torch
 
 @dataclass(frozen=True)
 class RowFacts:
-    """One response: what the model says at each of its counted tokens, and what follows from it."""
+    """One response: what the model says at each of its n tokens, counted or not, and what follows from it."""
 
-    states: np.ndarray  # (n, d): state that predicts each counted token
-    own_states: np.ndarray  # (n, d): state that the network computes after reading each counted token
-    log_probs: np.ndarray  # (n, V): full distribution at each counted token
-    ids: np.ndarray  # (n,): counted tokens
-    counted: np.ndarray  # (length,): which response tokens count
-    last_state: np.ndarray  # (d,): state after the last response token
+    states: np.ndarray  # (n, d): state that predicts each token
+    own_states: np.ndarray  # (n, d): state that the network computes after reading each token
+    log_probs: np.ndarray  # (n, V): full distribution at each token
+    ids: np.ndarray  # (n,)
+    counted: np.ndarray  # (n,): which tokens count in sums
+
+    @property
+    def last_state(self) -> np.ndarray:
+        return self.own_states[-1]
 
     @property
     def sum(self) -> np.ndarray:
-        return self.states.sum(axis=0)
+        return self.states[self.counted].sum(axis=0)
 
     @property
     def token_logp(self) -> np.ndarray:
@@ -34,7 +37,7 @@ class RowFacts:
 
     @property
     def logp(self) -> float:
-        return float(self.token_logp.sum())
+        return float(self.token_logp[self.counted].sum())
 
     @property
     def entropy(self) -> np.ndarray:
@@ -71,12 +74,11 @@ def facts(model, row) -> RowFacts:
     states, logits = forward(model, [*prompt, *response])
     places = np.arange(len(prompt) - 1, len(prompt) + len(response) - 1)
     return RowFacts(
-        states=states[places][counted],
-        own_states=states[places + 1][counted],
-        log_probs=log_softmax(logits[places][counted]),
-        ids=np.asarray(response)[counted],
+        states=states[places],
+        own_states=states[places + 1],
+        log_probs=log_softmax(logits[places]),
+        ids=np.asarray(response),
         counted=counted,
-        last_state=states[-1],
     )
 
 
@@ -90,15 +92,18 @@ def common_prefix(rows) -> int:
 
 
 def shared_positions(rows) -> int:
-    """Number of leading response positions whose prefix is the same in all rows (the s of the room's notation)."""
-    if len({tuple(prompt) for prompt, _, _ in rows}) > 1:
+    """Number of leading response positions whose prefix is the same in all rows (the s of the room's notation).
+
+    A row alone in its group shares nothing.
+    """
+    if len(rows) == 1 or len({tuple(prompt) for prompt, _, _ in rows}) > 1:
         return 0
     responses = [response for _, response, _ in rows]
     return min(common_prefix(responses) + 1, *(len(response) for response in responses))
 
 
 def kl(a: RowFacts, b: RowFacts) -> np.ndarray:
-    """KL divergence of a from b at each counted token: the mean, under a, of ln a - ln b."""
+    """KL divergence KL(a || b) at each token: the mean, under a, of ln a - ln b."""
     return (np.exp(a.log_probs) * (a.log_probs - b.log_probs)).sum(axis=1)
 
 
@@ -155,3 +160,84 @@ def free_states_gram(model, rows) -> np.ndarray:
         for j, second in enumerate(vectors):
             gram[i, j] += sum(float(first[prefix] @ second[prefix]) for prefix in first.keys() & second.keys())
     return gram
+
+
+def expected_columns(model, case, *, gram: bool = True, ufm: bool = False) -> dict[str, dict]:
+    """What every output must give for every row that can be used: column -> (group, slot) -> value."""
+    found: dict[str, dict] = {}
+
+    def put(name, place, value):
+        found.setdefault(name, {})[place] = value
+
+    groups: dict[int, list[int]] = {}
+    for group, slot, _ in case.rows():
+        groups.setdefault(group, []).append(slot)
+    for group, slots in groups.items():
+        rows = [case.fed(group, slot) for slot in slots]
+        shared = shared_positions(rows)
+        products = head_gram(model, rows) if gram else None
+        free = free_states_gram(model, rows) if ufm else None
+        for index, (slot, row) in enumerate(zip(slots, rows, strict=True)):
+            place, one = (group, slot), facts(model, row)
+            beyond = one.counted & (np.arange(len(one.ids)) >= shared)
+            put("sum", place, one.sum)
+            put("sum_beyond", place, one.states[beyond].sum(axis=0))
+            put("n_states", place, one.counted.sum())
+            put("n_shared", place, shared)
+            put("states", place, one.states)
+            put("last_state", place, one.last_state)
+            put("logp", place, one.logp)
+            put("n_tokens", place, one.counted.sum())
+            put("token_logp", place, one.token_logp)
+            put("surprisal", place, -one.token_logp)
+            put("entropy", place, one.entropy)
+            put("varentropy", place, one.varentropy)
+            if gram:
+                put("head_gram", place, products[index])
+            if ufm:
+                put("ufm_gram", place, free[index])
+    return found
+
+
+def expected_kl(first, second, case) -> dict[str, dict]:
+    """KL divergences at every token, both ways: KL(first || second) is the reverse one, KL(second || first) forward."""
+    found: dict[str, dict] = {"kl_forward": {}, "kl_reverse": {}}
+    for group, slot, row in case.rows():
+        a, b = facts(first, row), facts(second, row)
+        found["kl_reverse"][group, slot] = kl(a, b)
+        found["kl_forward"][group, slot] = kl(b, a)
+    return found
+
+
+COUNTS = ("n_states", "n_shared", "n_tokens")
+NATS = ("logp", "token_logp", "surprisal", "entropy", "varentropy", "kl_forward", "kl_reverse", "reward")
+
+
+def deviations(found: dict, expected: dict) -> dict[str, float]:
+    """Largest relative deviation of each column; infinite where rows, shapes or counts differ.
+
+    States and their sums, and rows of a Gram matrix, are relative to their largest entry. What is measured in nats is
+    relative to its size where that is above one nat.
+    """
+    return {
+        name: max((_deviation(name, place, found, expected) for place in expected[name]), default=0.0)
+        for name in expected
+        if name in found
+    }
+
+
+def _deviation(name, place, found, expected) -> float:
+    if set(found[name]) != set(expected[name]):
+        return float("inf")
+    got = np.asarray(found[name][place], dtype=np.float64)
+    want = np.asarray(expected[name][place], dtype=np.float64)
+    if got.shape != want.shape or not np.isfinite(got).all():
+        return float("inf")
+    if name in COUNTS:
+        return 0.0 if np.array_equal(got, want) else float("inf")
+    if want.size == 0:
+        return 0.0
+    scale = np.maximum(1.0, np.abs(want)) if name in NATS else np.abs(want).max()
+    if not np.any(scale):
+        return 0.0 if not got.any() else float("inf")
+    return float(np.max(np.abs(got - want) / scale))
