@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from transformers import TrainerCallback
 
 from oracles.tiny_tokenizer import tiny_tokenizer
 
@@ -131,6 +132,72 @@ def dpo_trainer(model_folder: Path, folder: Path, *, model: Any = None, **option
         processing_class=tiny_tokenizer(),
         **extra,
     )
+
+
+def plain_trainer(
+    model_folder: Path,
+    folder: Path,
+    *,
+    steps: int = 10,
+    eval_every: int | None = None,
+    save_every: int | None = None,
+    callbacks: list[Any] | None = None,
+    model: Any = None,
+    **options: Any,
+) -> Any:
+    """Return the plain trainer of transformers, imitating the chosen responses."""
+    from transformers import Trainer, TrainingArguments
+
+    tokenizer = tiny_tokenizer()
+    rows = []
+    for pair in pairs():
+        ids = tokenizer(pair["prompt"] + pair["chosen"], max_length=32, truncation=True, padding="max_length")
+        seen = torch.tensor(ids.attention_mask)
+        tokens = torch.tensor(ids.input_ids)
+        rows.append({"input_ids": tokens, "attention_mask": seen, "labels": tokens.masked_fill(seen == 0, -100)})
+    settings = {
+        "max_steps": steps,
+        "per_device_train_batch_size": 4,
+        "learning_rate": 1e-3,
+        "logging_steps": 5,
+        "eval_strategy": "no" if eval_every is None else "steps",
+        "eval_steps": eval_every,
+        "save_strategy": "no" if save_every is None else "steps",
+        "save_steps": save_every or 500,
+        "report_to": "none",
+        "use_cpu": True,
+        "disable_tqdm": True,
+        "dataloader_pin_memory": False,
+        "seed": 3,
+    }
+    return Trainer(
+        model=load_model(model_folder) if model is None else model,
+        args=TrainingArguments(output_dir=str(folder), **{**settings, **options}),
+        train_dataset=rows[:24],
+        eval_dataset=rows[24:],
+        callbacks=callbacks,
+    )
+
+
+class Reporter(TrainerCallback):
+    """Keeps what a tracker would be sent; may end training, and counts what comes after it was told that it ended."""
+
+    def __init__(self, stop_at: int | None = None) -> None:
+        self.seen: list[dict[str, Any]] = []
+        self.training: list[tuple[int, bool]] = []
+        self.after_the_end = 0
+        self._stop_at = stop_at
+        self._ended = False
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, model: Any = None, **kwargs: Any) -> None:
+        self.seen.append(dict(logs))
+        self.training.append((state.global_step, all(module.training for module in model.modules())))
+        self.after_the_end += self._ended
+        if state.global_step == self._stop_at:
+            control.should_training_stop = True
+
+    def on_train_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        self._ended = True
 
 
 def weights(model: Any) -> dict[str, torch.Tensor]:
