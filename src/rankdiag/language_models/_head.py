@@ -151,39 +151,69 @@ class Head:
             yield first, last, logits[:, first:last].clone()
 
     def own_logits(self, states: torch.Tensor) -> torch.Tensor:
-        """Ask the model itself: its network is run on one token, and its output replaced by `states`."""
+        """Ask the model itself: it is run on one token, and what its network returns is replaced by `states`.
 
-        def replace(module: Any, inputs: Any, output: Any) -> Any:
+        Raises
+        ------
+        ValueError
+            If the model does not use what its network returns.
+        """
+
+        def replace_output(module: Any, inputs: Any, output: Any) -> Any:
             if isinstance(output, tuple):
                 return (states[None], *output[1:])
             output.last_hidden_state = states[None]
             return output
 
-        hook = self.backbone.register_forward_hook(replace)
-        try:
-            ids = torch.zeros((1, 1), dtype=torch.long, device=states.device)
-            logits: torch.Tensor = self.causal(input_ids=ids, use_cache=False).logits
-        finally:
-            hook.remove()
-        return logits[0]
+        def replace_input(module: Any, inputs: Any) -> Any:
+            return (states[None],)
 
-    def verify(self, states: torch.Tensor, tolerance: float) -> None:
-        """Compare with the model's own logits on a few states, and use those from now on where they differ.
+        ids = torch.zeros((1, 1), dtype=torch.long, device=states.device)
+        # Some models call a part of their network instead of the whole; then the input of the head is replaced.
+        for module, hook in ((self.backbone, replace_output), (self.layer, replace_input)):
+            before = module.register_forward_hook if hook is replace_output else module.register_forward_pre_hook
+            handle = before(hook)
+            try:
+                logits: torch.Tensor = self.causal(input_ids=ids, use_cache=False).logits
+            finally:
+                handle.remove()
+            if logits.shape[1] == len(states) and len(states) != 1:
+                return logits[0]
+            if len(states) == 1 and hook is replace_input:
+                return logits[0]
+        raise ValueError(f"`models`: {type(self.causal).__name__} does not turn the states of its network into logits")
+
+    def verify(self, states: torch.Tensor, expected: torch.Tensor, tolerance: float) -> None:
+        """Compare with the model's own logits once, and take those from the model from now on where they differ.
 
         Parameters
         ----------
         states : torch.Tensor, shape (U, d)
-            A few hidden states.
+            Hidden states of one short row.
+        expected : torch.Tensor, shape (U, V)
+            The model's own logits of that row.
         tolerance : float
             Largest deviation, relative to the largest logit (and to 1 below it).
+
+        Raises
+        ------
+        ValueError
+            If neither way gives the model's logits.
         """
-        expected = self.own_logits(states).to(torch.float64)
-        if expected.shape[1] != self.size:
-            self.own = True
-            return
+        self.own = not self._agrees(states, expected, tolerance)
+        if self.own and not self._agrees(states, expected, tolerance):
+            raise ValueError(
+                f"`models`: the logits of {type(self.causal).__name__} cannot be had from its final hidden states; "
+                "log-probabilities and head scores need that"
+            )
+
+    def _agrees(self, states: torch.Tensor, expected: torch.Tensor, tolerance: float) -> bool:
         found = torch.cat([block for _, _, block in self.blocks(states, 1 << 14)], dim=1).to(torch.float64)
-        deviation = float((found - expected).abs().max())
-        self.own = not deviation <= tolerance * max(1.0, float(expected.abs().max()))
+        if found.shape != expected.shape:
+            return False
+        wide = expected.to(torch.float64)
+        deviation = float((found - wide).abs().max())
+        return deviation <= tolerance * max(1.0, float(wide.abs().max()))
 
 
 def find_head(causal: Any, backbone: Any) -> Head | None:

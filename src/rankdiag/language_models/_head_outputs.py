@@ -7,7 +7,7 @@ called alpha), and ``<delta, delta'>`` needs of the vocabulary only ``sum_v p_k(
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,8 +23,15 @@ __all__ = ["HeadGradient", "HeadGram", "HeadPressure"]
 _BLOCK = 1 << 19  # entries of a block of logits
 
 
-def _understood(context: Context) -> Head:
-    head = context.head
+class _AtHead(_Plain):
+    """Base of the outputs that differentiate by the output projection."""
+
+    def check(self, source: Any, groups: Sequence[int], subjects: Sequence[Any]) -> None:
+        """Refuse a model whose logits are made in an unknown way, before any run."""
+        _understood(subjects[0].head)
+
+
+def _understood(head: Head | None) -> Head:
     if head is None or head.own:
         raise ValueError(
             "`models`: scores at the head need logits = cap * tanh(scale * (W h + b) / cap); this model changes its "
@@ -59,9 +66,16 @@ class HeadGram(_Plain):
         self.unembedding_terms = boolean(unembedding_terms, "unembedding_terms")
         self.columns = ("head_gram", "ufm_gram") if self.unembedding_terms else ("head_gram",)
 
+    def check(self, source: Any, groups: Sequence[int], subjects: Sequence[Any]) -> None:
+        """Refuse groups of several sizes, and a model whose logits are made in an unknown way, before any run."""
+        _understood(subjects[0].head)
+        sizes = sorted({len(source.of_group(group)) for group in groups})
+        if len(sizes) > 1:
+            raise ValueError(f"`data`: HeadGram needs groups of one size; got groups of {sizes} responses")
+
     def start(self, context: Context) -> Any:
         """Find the states of every group."""
-        head = _understood(context)
+        head = _understood(context.head)
         entry = context.entry.cpu().numpy()
         parts = []
         for first, last in groups_of(context):
@@ -88,9 +102,6 @@ class HeadGram(_Plain):
 
     def finish(self, acc: Any) -> Mapping[str, Any]:
         """Return the columns."""
-        slots = {last - first for first, last in (part["rows"] for part in acc["parts"])}
-        if len(slots) > 1:
-            raise ValueError(f"HeadGram needs groups of one size; got groups of {sorted(slots)} responses")
         head_gram, ufm_gram = [], []
         for part in acc["parts"]:
             gram, terms = self._group(acc, part)
@@ -154,7 +165,7 @@ class HeadGram(_Plain):
         return terms
 
 
-class HeadGradient(_Plain):
+class HeadGradient(_AtHead):
     """A weighted sum of the gradients of log-probabilities by the output projection, over all rows of a run.
 
     The sum is in `matrix`, shape (V, d), after the run; each row gets the empty column ``counted`` (how many of its
@@ -176,7 +187,7 @@ class HeadGradient(_Plain):
     def finish(self, acc: Any) -> Mapping[str, Any]:
         """Add the rows of this forward to `matrix`."""
         context: Context = acc
-        head = _understood(context)
+        head = _understood(context.head)
         if int(context.rows.max()) >= len(self._coefficients):
             raise ValueError(f"`coefficients` must have one entry for each row; got {len(self._coefficients)}")
         hidden = context.hidden.to(head.precision(context.hidden))
@@ -203,7 +214,7 @@ class HeadGradient(_Plain):
         return {"counted": np.array([int(counted[a:b].sum()) for a, b in pieces], dtype=np.int64)}
 
 
-class HeadPressure(_Plain):
+class HeadPressure(_AtHead):
     """Inner product of each row's gradient by the output projection with a given matrix.
 
     Column: ``pressure`` (rows,), ``<G, M> = sum_k delta_k^T M h_k`` with ``G = grad_W ln pi(y|x)``, float64: how fast
@@ -227,7 +238,7 @@ class HeadPressure(_Plain):
 
     def start(self, context: Context) -> Any:
         """Begin with empty sums."""
-        head = _understood(context)
+        head = _understood(context.head)
         if tuple(self._matrix.shape) != (head.size, context.hidden.shape[1]):
             raise ValueError(
                 f"`matrix` must have shape ({head.size}, {context.hidden.shape[1]}); got {tuple(self._matrix.shape)}"

@@ -28,10 +28,11 @@ Layout = Literal["plain", "packed"]
 # wants more. Both were measured, see the decisions.
 _CPU_BUDGET, _DEVICE_BUDGET = 1024, 16384
 _LARGEST_TREE = 4096  # tokens: beyond, a dense mask costs more than the tokens it saves, unless it is cheaper anyway
-_CHECKED = 4  # trees of the self-check at most
+_CHECKED, _CHECKED_SHARE = 4, 250  # trees of the self-check at most; beyond the first one token in so many
 _TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3}
 _HALF_TOLERANCE = 3e-2
 _HEAD_TOLERANCE, _HALF_HEAD_TOLERANCE = 1e-3, 5e-2
+_COMPARED = 16  # states whose logits are compared
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -133,6 +134,7 @@ class Plan:
     columns: tuple[str, ...]
     source: Rows = dataclasses.field(repr=False)
     subjects: tuple[Subject, ...] = dataclasses.field(repr=False)
+    whole_groups: bool = dataclasses.field(default=False, repr=False)
     splits: list[dict[str, Any]] = dataclasses.field(default_factory=list, repr=False)
 
     def __len__(self) -> int:
@@ -272,11 +274,18 @@ def plan(
             check = _self_check(source, trees, subjects)
             if check.verdict == "failed":
                 if chosen == "packed":
-                    raise ValueError(f"`layout='packed'` is wrong on this model: {check.reason}. Use layout='auto'")
-                loose, trees, reason = usable, [], f"the packed layout failed its comparison: {check.reason}"
+                    raise ValueError(
+                        f"`layout='packed'` fails its self-check on this model: {check.reason}. Use layout='auto'"
+                    )
+                loose, trees, reason = usable, [], f"the packed layout failed its self-check: {check.reason}"
         if "logits" in needs and usable:
             _check_heads(source, usable, subjects)
-    batches = _batches(source, trees, loose, budget)
+    for output in wanted:
+        check_output = getattr(output, "check", None)
+        if check_output is not None and usable:
+            check_output(source, usable, subjects)
+    whole = any(getattr(output, "whole_groups", False) for output in wanted)
+    batches = _batches(source, trees, loose, budget, whole)
     return Plan(
         data=data,
         layout="packed" if trees else "plain",
@@ -291,6 +300,7 @@ def plan(
         columns=tuple(name for output in wanted for name in output.columns),
         source=source,
         subjects=subjects,
+        whole_groups=whole,
     )
 
 
@@ -312,8 +322,10 @@ def subjects_of(models: Any) -> tuple[Subject, ...]:
 
 def checked_outputs(outputs: Any) -> tuple[Output, ...]:
     """Check the outputs and that no two of them give a column of one name."""
-    if isinstance(outputs, Mapping) or not isinstance(outputs, Sequence) or not outputs:
-        raise TypeError(f"`outputs` must be a sequence of at least one output; got {describe(outputs)}")
+    if isinstance(outputs, Mapping) or not isinstance(outputs, Sequence):
+        raise TypeError(f"`outputs` must be a sequence of outputs such as StateSums(); got {describe(outputs)}")
+    if not outputs:
+        raise ValueError("`outputs` must hold at least one output; got none")
     for output in outputs:
         if isinstance(output, type) or not isinstance(output, Output):
             raise TypeError(f"`outputs` must hold outputs such as StateSums(); got {describe(output)}")
@@ -339,6 +351,11 @@ def _check_limits(source: Rows, usable: Sequence[int], subjects: Sequence[Subjec
             if source.length(row) > longest:
                 longest, at = source.length(row), data.keys[group]
     for subject in subjects:
+        if subject.device.type == "meta":
+            raise ValueError(
+                f"`models`: {subject.name} is on the meta device and has no weights; load them, or dispatch the model "
+                "with its weights on a device or in memory"
+            )
         rows, size = subject.n_embeddings, data.tokenizer.get("length")
         if rows is not None and highest >= rows:
             raise ValueError(
@@ -416,10 +433,22 @@ def _pays(source: Rows, tree: Tree) -> bool:
 
 
 def _self_check(source: Rows, trees: Sequence[Tree], subjects: Sequence[Subject]) -> SelfCheck:
-    """Compare packed and plain states on the longest tree and on others spread over the data."""
-    count = min(_CHECKED, max(1, len(trees) // 128))
-    ranked = sorted(range(len(trees)), key=lambda place: (-trees[place].n_tokens, place))
-    picked = [trees[ranked[(len(ranked) - 1) * i // max(1, count - 1) if count > 1 else 0]] for i in range(count)]
+    """Compare packed and plain states on the longest tree that forks and on the shortest others.
+
+    A tree without a fork is an ordinary row, in which no mask and no position can be wrong.
+    """
+    forked = sorted(
+        (tree for tree in trees if tree.depth < tree.n_tokens), key=lambda tree: (-tree.n_tokens, tree.groups)
+    )
+    if not forked:
+        return SelfCheck(verdict="not needed", reason="no two responses part before their last token")
+    picked, room = forked[:1], sum(tree.n_tokens for tree in trees) // _CHECKED_SHARE
+    for tree in reversed(forked[1:]):
+        room -= tree.n_tokens
+        if len(picked) == _CHECKED or room < 0:
+            break
+        picked.append(tree)
+    count = len(picked)
     worst, tolerance = 0.0, 0.0
     for subject in subjects:
         allowed = _TOLERANCE.get(subject.dtype, _HALF_TOLERANCE)
@@ -488,14 +517,17 @@ def _check_heads(source: Rows, usable: Sequence[int], subjects: Sequence[Subject
                 f"`models`: log-probabilities and head scores need output embeddings; {subject.name} has none"
             )
         half = subject.dtype not in _TOLERANCE
-        flat = forward(subject, feed_plain(source, [row]))
-        subject.head.verify(flat[:16], _HALF_HEAD_TOLERANCE if half else _HEAD_TOLERANCE)
+        feed = feed_plain(source, [row])
+        ids = torch.from_numpy(feed.ids).to(subject.device)
+        expected = subject.causal(input_ids=ids, use_cache=False).logits[0, -_COMPARED:]
+        tolerance = _HALF_HEAD_TOLERANCE if half else _HEAD_TOLERANCE
+        subject.head.verify(forward(subject, feed)[-_COMPARED:], expected, tolerance)
     sizes = {subject.head.size for subject in subjects if subject.head is not None}
     if len(sizes) > 1:
         raise ValueError(f"`models` must have one vocabulary; got {' and '.join(map(str, sorted(sizes)))} entries")
 
 
-def _batches(source: Rows, trees: Sequence[Tree], loose: Sequence[int], budget: int) -> tuple[Batch, ...]:
+def _batches(source: Rows, trees: Sequence[Tree], loose: Sequence[int], budget: int, whole: bool) -> tuple[Batch, ...]:
     """Fill batches with trees and plain groups of like length, the longest first."""
     parts: list[tuple[int, Layout, list[Any]]] = []
     ordered = sorted(trees, key=lambda tree: (-tree.n_tokens, tree.groups))
@@ -506,11 +538,12 @@ def _batches(source: Rows, trees: Sequence[Tree], loose: Sequence[int], budget: 
     parts += [(width, "plain", part) for width, part in _fill(sized, budget)]
     parts.sort(key=lambda part: -part[0])
     batches = []
-    for index, (width, kind, members) in enumerate(parts):
+    for index, (_, kind, members) in enumerate(parts):
         own = tuple(members) if kind == "packed" else ()
         groups = sorted(group for tree in own for group in tree.groups) if own else sorted(members)
         rows = tuple(row for group in groups for row in source.of_group(group))
         n_tokens = sum(tree.n_tokens for tree in own) if own else sum(source.length(row) for row in rows)
+        n_padded = sum(padded_tokens(source, part) for part in forwards_of(source, own, groups, budget, whole))
         batches.append(
             Batch(
                 index=index,
@@ -519,7 +552,7 @@ def _batches(source: Rows, trees: Sequence[Tree], loose: Sequence[int], budget: 
                 rows=rows,
                 trees=own,
                 n_tokens=n_tokens,
-                n_padded=width * (len(own) or len(rows)),
+                n_padded=n_padded,
             )
         )
     return tuple(batches)
@@ -536,3 +569,29 @@ def _fill(units: Sequence[tuple[int, int, Any]], budget: int) -> list[tuple[int,
         runs[-1][1].append(member)
         used += count
     return runs
+
+
+Member = Tree | tuple[int, ...]  # of a forward: a tree, or rows of one group in the plain layout
+
+
+def forwards_of(
+    source: Rows, trees: Sequence[Tree], groups: Sequence[int], budget: int, whole: bool
+) -> list[list[Member]]:
+    """Cut a batch into forwards: one, unless a single plain group is larger than the budget and may be cut."""
+    if trees:
+        return [list(trees)]
+    units = [tuple(source.of_group(group)) for group in groups]
+    rows = [row for unit in units for row in unit]
+    longest = max(source.length(row) for row in rows)
+    if whole or len(units) > 1 or longest * len(rows) <= budget:
+        return [list(units)]
+    size = max(1, budget // longest)
+    return [[tuple(rows[first : first + size])] for first in range(0, len(rows), size)]
+
+
+def padded_tokens(source: Rows, members: Sequence[Member]) -> int:
+    """Tokens of a forward, padding included."""
+    if isinstance(members[0], Tree):
+        return max(member.n_tokens for member in members if isinstance(member, Tree)) * len(members)
+    lengths = [source.length(row) for member in members if not isinstance(member, Tree) for row in member]
+    return max(lengths) * len(lengths)

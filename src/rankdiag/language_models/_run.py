@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -16,7 +17,17 @@ from rankdiag.language_models._encoded import Encoded
 from rankdiag.language_models._layout import Feed, Tree, feed_packed, feed_plain
 from rankdiag.language_models._model import Subject, untouched
 from rankdiag.language_models._outputs import Context, LogitsBlock, LogProbs, Output
-from rankdiag.language_models._plan import Batch, Plan, checked_outputs, forward, plan, subjects_of
+from rankdiag.language_models._plan import (
+    Batch,
+    Member,
+    Plan,
+    checked_outputs,
+    forward,
+    forwards_of,
+    padded_tokens,
+    plan,
+    subjects_of,
+)
 
 __all__ = ["run", "sequence_log_probs"]
 
@@ -105,12 +116,14 @@ def _batches(
     progress: bool,
 ) -> Iterator[Columns]:
     done = frozenset(journal.done()) if journal is not None else frozenset()
+    memory = _Memory()
+    plan.splits.clear()
     keys = plan.data.keys
     with Progress(progress, total=plan.n_tokens, label="scoring", unit="token") as bar:
         for batch in plan.batches:
             if not done or not all(keys[group] in done for group in batch.groups):
                 with untouched(subjects), _precision(subjects, autocast):
-                    columns = _batch(subjects, plan, batch, outputs)
+                    columns = _batch(subjects, plan, batch, outputs, memory)
                 if reduce is not None:
                     columns = _reduced(plan, batch, reduce(columns))
                 if journal is not None:
@@ -145,11 +158,12 @@ def _precision(subjects: tuple[Subject, ...], autocast: torch.dtype | None) -> I
         yield
 
 
-def _batch(subjects: tuple[Subject, ...], plan: Plan, batch: Batch, outputs: tuple[Output, ...]) -> Columns:
-    whole = any(getattr(output, "whole_groups", False) for output in outputs)
+def _batch(
+    subjects: tuple[Subject, ...], plan: Plan, batch: Batch, outputs: tuple[Output, ...], memory: _Memory
+) -> Columns:
     pieces = []
-    for members in _forwards(plan, batch, whole):
-        pieces += _forward(subjects, plan, batch.layout, members, outputs)
+    for members in forwards_of(plan.source, batch.trees, batch.groups, plan.token_budget, plan.whole_groups):
+        pieces += _forward(subjects, plan, members, outputs, memory)
     rows = np.concatenate([piece[0] for piece in pieces])
     order = np.argsort(rows, kind="stable")
     values = {name: _joined([piece[1][name] for piece in pieces], order) for name in plan.columns}
@@ -172,61 +186,69 @@ def _joined(parts: list[Any], order: Any) -> Any:
     return np.concatenate(parts)[order]
 
 
-def _forwards(plan: Plan, batch: Batch, whole: bool) -> list[list[Any]]:
-    """Cut a batch into forwards: one, unless a single plain group is larger than the budget and may be cut.
+@dataclass(slots=True)
+class _Memory:
+    """What a run has learned about the memory: the padded tokens a forward may have, once one did not fit."""
 
-    The members of a packed forward are trees, those of a plain one are tuples of rows of one group.
-    """
-    if batch.layout == "packed":
-        return [list(batch.trees)]
-    groups = [tuple(plan.source.of_group(group)) for group in batch.groups]
-    longest = max(plan.source.length(row) for row in batch.rows)
-    if whole or len(groups) > 1 or longest * len(batch.rows) <= plan.token_budget:
-        return [groups]
-    size = max(1, plan.token_budget // longest)
-    return [[batch.rows[first : first + size]] for first in range(0, len(batch.rows), size)]
+    limit: int | None = None
 
 
 def _forward(
-    subjects: tuple[Subject, ...], plan: Plan, layout: str, members: list[Any], outputs: tuple[Output, ...]
+    subjects: tuple[Subject, ...],
+    plan: Plan,
+    members: Sequence[Member],
+    outputs: tuple[Output, ...],
+    memory: _Memory,
 ) -> list[tuple[Any, dict[str, Any]]]:
-    """Run one forward, or two half ones where it does not fit into memory."""
-    packed = layout == "packed"
-    if packed:
-        feed = feed_packed(plan.source, cast("list[Tree]", members))
-    else:
-        feed = feed_plain(plan.source, [row for unit in members for row in unit])
-    try:
-        return [(feed.rows, _read(subjects, plan, feed, outputs))]
-    except RuntimeError as error:
-        if not _out_of_memory(error):
-            raise
-        halves = _halves(plan, layout, members, any(getattr(output, "whole_groups", False) for output in outputs))
-        if not halves:
-            raise
-    if torch.cuda.is_available():
-        torch.cuda.empty_cache()
-    plan.splits.append({"layout": layout, "tokens": feed.n_tokens, "rows": len(feed.rows)})
-    del feed
-    return [piece for kind, part in halves for piece in _forward(subjects, plan, kind, part, outputs)]
+    """Run one forward, or two half ones where it does not fit into memory or is not expected to."""
+    size = padded_tokens(plan.source, members)
+    halves: list[Sequence[Member]] = []
+    if memory.limit is not None and size > memory.limit:
+        halves = _halves(plan, members)
+    if not halves:
+        feed = _feed(plan, members)
+        try:
+            return [(feed.rows, _read(subjects, plan, feed, outputs))]
+        except RuntimeError as error:
+            if not _out_of_memory(error):
+                raise
+            halves = _halves(plan, members)
+            if not halves:
+                raise
+        plan.splits.append({"tokens": size, "rows": len(feed.rows)})
+        memory.limit = size // 2
+        del feed
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()
+    return [piece for part in halves for piece in _forward(subjects, plan, part, outputs, memory)]
 
 
-def _halves(plan: Plan, layout: str, members: list[Any], whole: bool) -> list[tuple[str, list[Any]]]:
+def _feed(plan: Plan, members: Sequence[Member]) -> Feed:
+    trees = [member for member in members if isinstance(member, Tree)]
+    if trees:
+        return feed_packed(plan.source, trees)
+    return feed_plain(plan.source, [row for member in members if not isinstance(member, Tree) for row in member])
+
+
+def _halves(plan: Plan, members: Sequence[Member]) -> list[Sequence[Member]]:
     """Return two halves of a forward, or nothing where it cannot be cut: a single row, or a group read as a whole."""
     middle = len(members) // 2
     if middle:
-        return [(layout, members[:middle]), (layout, members[middle:])]
-    if layout == "packed":  # a tree by itself: its groups in the plain layout
-        groups = [tuple(plan.source.of_group(group)) for group in sorted(members[0].groups)]
-        return [("plain", groups)]
-    rows = members[0]
-    if whole or len(rows) < 2:
+        return [members[:middle], members[middle:]]
+    only = members[0]
+    if isinstance(only, Tree):  # a tree by itself: its groups in the plain layout
+        return [[tuple(plan.source.of_group(group)) for group in sorted(only.groups)]]
+    if plan.whole_groups or len(only) < 2:
         return []
-    return [("plain", [rows[: len(rows) // 2]]), ("plain", [rows[len(rows) // 2 :]])]
+    return [[only[: len(only) // 2]], [only[len(only) // 2 :]]]
+
+
+_NO_MEMORY = ("out of memory", "can't allocate memory", "cannot allocate memory")
 
 
 def _out_of_memory(error: RuntimeError) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in str(error).lower()
+    text = str(error).lower()
+    return isinstance(error, torch.OutOfMemoryError) or any(words in text for words in _NO_MEMORY)
 
 
 def _read(subjects: tuple[Subject, ...], plan: Plan, feed: Feed, outputs: tuple[Output, ...]) -> dict[str, Any]:
