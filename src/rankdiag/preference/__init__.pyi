@@ -18,6 +18,8 @@ from rankdiag.preference._export import export as export
 from rankdiag.preference._filter import drop_highest as drop_highest
 from rankdiag.preference._filter import keep_lowest as keep_lowest
 from rankdiag.preference._filter import quantile_window as quantile_window
+from rankdiag.preference._forecast import ForecastReport as ForecastReport
+from rankdiag.preference._forecast import forecast_report as forecast_report
 from rankdiag.preference._geometry import UnembeddingGeometry as UnembeddingGeometry
 from rankdiag.preference._geometry import unembedding_geometry as unembedding_geometry
 from rankdiag.preference._log_probs import LogProbs as LogProbs
