@@ -311,7 +311,8 @@ def _is_empty(response: Part) -> bool:
 def _full(place: str, key: str, form: str, chosen: Part, rejected: Part) -> Case:
     """Cut a pair without a prompt where its responses part."""
     form = form.removeprefix("full ")
-    chosen, rejected = ("" if form == "strings" else [] if part is None else part for part in (chosen, rejected))
+    nothing: Part = "" if form == "strings" else []
+    chosen, rejected = (nothing if part is None else part for part in (chosen, rejected))
     shared = same_start(chosen, rejected)
     prompt, identical = chosen[:shared], len(chosen) == len(rejected) == shared
     if form == "strings" and prompt.endswith(" ") and shared < min(len(chosen), len(rejected)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 import warnings
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -126,25 +126,19 @@ def encode(
     >>> data.prompts[0].tolist(), data.response_ids[0].tolist(), data.loss_mask[0].tolist()
     ([1, 5], [7, 8, 9], [True, False, True])
     """
-    kind = choice(kind, "kind", ("pairs", "responses", "ids"))
-    work = _Work(
+    return _encode_all(
+        records,
         tokenizer,
         kind=kind,
-        mode=choice(mode, "mode", ("joint", "separate", "offset")),
-        add_eos=choice(add_eos, "add_eos", ("auto", "never")),
-        max_length=None if max_length is None else integer(max_length, "max_length", low=1),
-        truncation=choice(truncation, "truncation", TRUNCATIONS),
-        max_prompt_length=None if max_prompt_length is None else integer(max_prompt_length, "max_prompt_length", low=1),
-        raise_bad=choice(on_bad, "on_bad", ("skip", "raise")) == "raise",
-        raise_boundary=choice(on_boundary, "on_boundary", ("shorten", "raise")) == "raise",
+        mode=mode,
+        add_eos=add_eos,
+        max_length=max_length,
+        truncation=truncation,
+        max_prompt_length=max_prompt_length,
+        columns=columns,
+        on_bad=on_bad,
+        on_boundary=on_boundary,
     )
-    reader = CaseReader(kind, _checked_columns(columns, kind))
-    located = iterate_records(records)
-    while chunk := [reader.read(place, record) for place, record in itertools.islice(located, _CHUNK)]:
-        work.add(chunk)
-    if not work.keys:
-        raise ValueError("`records` must hold at least one record; got none")
-    return work.finish(reader)
 
 
 def encode_preferences(
@@ -189,8 +183,7 @@ def encode_preferences(
     >>> encode_preferences([pair, {**pair, "rejected_ids": [7, 2]}])
     EncodedPreferences(2 pairs: 1 ok, 1 identical; 16 tokens)
     """
-    encode_pairs = cast("Callable[..., EncodedPreferences]", encode)  # which is what pairs come back as
-    return encode_pairs(
+    data = _encode_all(
         records,
         tokenizer,
         kind="pairs",
@@ -203,6 +196,43 @@ def encode_preferences(
         on_bad=on_bad,
         on_boundary=on_boundary,
     )
+    return cast(EncodedPreferences, data)
+
+
+def _encode_all(
+    records: Any,
+    tokenizer: Any,
+    *,
+    kind: Kind,
+    mode: Mode,
+    add_eos: str,
+    max_length: int | None,
+    truncation: Truncation,
+    max_prompt_length: int | None,
+    columns: Mapping[str, str] | None,
+    on_bad: str,
+    on_boundary: str,
+) -> Encoded:
+    """Check the options, and read and encode chunk by chunk."""
+    kind = choice(kind, "kind", ("pairs", "responses", "ids"))
+    work = _Work(
+        tokenizer,
+        kind=kind,
+        mode=choice(mode, "mode", ("joint", "separate", "offset")),
+        add_eos=choice(add_eos, "add_eos", ("auto", "never")),
+        max_length=None if max_length is None else integer(max_length, "max_length", low=1),
+        truncation=choice(truncation, "truncation", TRUNCATIONS),
+        max_prompt_length=None if max_prompt_length is None else integer(max_prompt_length, "max_prompt_length", low=1),
+        raise_bad=choice(on_bad, "on_bad", ("skip", "raise")) == "raise",
+        raise_boundary=choice(on_boundary, "on_boundary", ("shorten", "raise")) == "raise",
+    )
+    reader = CaseReader(kind, _checked_columns(columns, kind))
+    located = iterate_records(records)
+    while chunk := [reader.read(place, record) for place, record in itertools.islice(located, _CHUNK)]:
+        work.add(chunk)
+    if not work.keys:
+        raise ValueError("`records` must hold at least one record; got none")
+    return work.finish(reader)
 
 
 def _checked_columns(columns: Any, kind: Kind) -> dict[str, str]:
@@ -414,7 +444,7 @@ class _Work:
                 f'mode="offset" cut {self.n_merges} of {len(self.keys)} groups where the prompt is no start of prompt '
                 f"and response, so that their responses begin at a wrong token; {self.merge_example}",
                 RankdiagWarning,
-                stacklevel=3,
+                stacklevel=4,  # the caller of the public function
             )
         identity = {"length": None, "hash": None, "eos": None} if self.text is None else self.text.identity()
         options = {

@@ -94,7 +94,7 @@ class Encoded:
     >>> from rankdiag.language_models import encode
     >>> data = encode([{"prompt_ids": [5, 6], "responses_ids": [[7], [8, 9]]}], kind="responses")
     >>> data
-    Encoded(1 group of 2 responses: 1 ok; 5 tokens)
+    Encoded(1 group of 2 responses: 1 ok; 7 tokens)
     >>> data.status_counts
     {'ok': 1}
     """
