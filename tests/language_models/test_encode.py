@@ -529,7 +529,7 @@ def test_keys_are_unique_strings():
     with pytest.raises(ValueError, match="record 1 has a key although the records before have none"):
         encode_preferences([row, {**row, "key": "a"}])
     for key in (None, 1.5, True, ["a"], "\ud800", 10**30):
-        with pytest.raises(ValueError, match="record 0: .*key"):
+        with pytest.raises(ValueError, match=r"record 0: .*key"):
             encode_preferences([{**row, "key": key}])
 
 
@@ -569,7 +569,7 @@ def test_bad_template_options_are_named(tokenizer, extra, words):
 def test_what_a_template_refuses_is_named():
     tok = tiny_tokenizer()
     tok.chat_template = "{{ raise_exception('roles must alternate') }}"
-    with pytest.raises(ValueError, match="record 0: the chat template refused .*roles must alternate"):
+    with pytest.raises(ValueError, match=r"record 0: the chat template refused .*roles must alternate"):
         encode_preferences(CHAT, tok)
     with pytest.raises(ValueError, match="must have a chat template"):
         encode_preferences(CHAT, tiny_tokenizer(kind="no_template"))
@@ -712,9 +712,9 @@ def test_no_records_and_no_tokenizer():
 
     with pytest.raises(TypeError, match="PreTrainedTokenizerFast"):
         encode(STRINGS, Tokenizer(models.BPE()))
-    with pytest.raises(ValueError, match="expected columns prompt/chosen/rejected or chosen/rejected.*found a, b"):
+    with pytest.raises(ValueError, match=r"expected columns prompt/chosen/rejected or chosen/rejected.*found a, b"):
         encode([{"b": 1, "a": 2}])
-    with pytest.raises(ValueError, match="expected columns prompt/responses.*found a"):
+    with pytest.raises(ValueError, match=r"expected columns prompt/responses.*found a"):
         encode([{"a": 2}], kind="responses")
     with pytest.raises(ValueError, match="expected columns input_ids/response_mask"):
         encode([{"input_ids": [1]}], kind="ids")

@@ -255,7 +255,7 @@ class _View:
 
     def entries(self, name: str) -> Sequence[Any]:
         value = self.get(name)
-        if hasattr(value, "tolist"):
+        if isinstance(value, np.ndarray):
             value = value.tolist()
         if value is None:
             return []
@@ -359,7 +359,7 @@ def _mask(value: Any, length: int, place: str) -> NDArray[np.bool_]:
 
 def _numbers(value: Any) -> NDArray[Any] | None:
     """Return a list, array or tensor as an array; None for what is none or is ragged."""
-    if isinstance(value, (str, bytes, Mapping)) or not hasattr(value, "__len__"):
+    if isinstance(value, (str, bytes, Mapping)) or not hasattr(type(value), "__len__"):
         return None
     try:
         if isinstance(value, list) and any(isinstance(entry, bool) for entry in value):
@@ -379,7 +379,7 @@ def _template_options(view: _View) -> dict[str, Any]:
         except (ValueError, RecursionError) as error:
             raise ValueError(f"{view.place}: `tools` must be a list, or JSON of one; {error}") from None
     if tools is not None:
-        if hasattr(tools, "tolist"):
+        if isinstance(tools, np.ndarray):
             tools = tools.tolist()
         if not isinstance(tools, (list, tuple)):
             raise ValueError(f"{view.place}: `tools` must be a list; got {describe(tools)}")

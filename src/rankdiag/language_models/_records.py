@@ -10,6 +10,8 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NoReturn, TypeVar
 
+import numpy as np
+
 from rankdiag._optional import optional
 from rankdiag._validate import describe, string
 
@@ -103,7 +105,7 @@ def _from_iterable(source: Any) -> Iterator[Located]:
             f"`records` must be an iterable of mappings, one for each record; got one mapping ({describe(source)}). "
             "Of columns, make rows first; of one record, a list with it"
         )
-    if hasattr(source, "to_dict") and hasattr(source, "columns"):
+    if _is_of(source, "pandas", "DataFrame"):
         raise TypeError(f"`records` must be an iterable of mappings; of a {describe(source)} pass .to_dict('records')")
     try:
         rows = iter(source)
@@ -344,7 +346,7 @@ def message_list(value: Any, place: str) -> list[dict[str, Any]]:
     ValueError
         If it is anything else.
     """
-    if hasattr(value, "tolist"):  # how pandas and numpy hand over lists in columns
+    if isinstance(value, np.ndarray):  # how pandas hands over lists in columns
         value = value.tolist()
     if not isinstance(value, (list, tuple)):
         raise ValueError(f"{place} must be a string or a list of messages; got {describe(value)}")
