@@ -223,6 +223,18 @@ def test_a_window_wider_than_every_row_may_be_packed_and_one_token_less_may_not(
         assert max(measured(model, PAIRS, "auto").values()) < 1e-5
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("attention", ["sdpa", "eager"])
+@pytest.mark.parametrize("name", ["mistral_window", "gemma3_window"])
+def test_padding_behind_a_window(zoo, name, attention, dtype):
+    """A short row beside a long one: its last padding has no real token within the window."""
+    model = zoo.load(name, attention=attention, dtype=dtype)
+    rows = (([5, 6], [7, 8], None), ([5] * 10, [6, 7] * 20, None))
+    case = Case(kind="responses", groups=tuple((row,) for row in rows))
+    found = measured(model, case, "plain", token_budget=200)
+    assert max(found.values()) < 1e-5, found
+
+
 @pytest.mark.parametrize("layout", ["plain", "packed"])
 @pytest.mark.parametrize("attention", ["sdpa", "eager"])
 def test_both_attention_kinds(zoo, attention, layout):
@@ -258,6 +270,43 @@ def test_sums_of_bfloat16_states_are_not_summed_in_bfloat16(zoo):
     found = gather(run(model, plan(as_encoded(case), model, outputs, layout="plain"), outputs))
     for place, states in found["states"].items():
         np.testing.assert_allclose(found["sum"][place], states.astype(np.float64).sum(axis=0), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("layout", ["plain", "packed"])
+def test_rows_of_which_nothing_counts(zoo, layout):
+    """A turn that was masked away as a whole: its sums are empty, not an error and not those of its neighbour."""
+    prompt = list(b"Nothing of this counts:")
+    rows = ((prompt, list(b" not this"), [False] * 9), (prompt, list(b" but this"), None))
+    case = Case(kind="pairs", groups=(rows,))
+    model = zoo.load("llama")
+    found = measured(model, case, layout)
+    assert max(found.values()) < 1e-5, found
+    grams = [HeadGram(), LogProbs()]
+    products = gather(run(model, plan(as_encoded(case), model, grams, layout=layout), grams))
+    assert products["logp"][0, 0] == 0
+    assert products["n_tokens"][0, 0] == 0
+    assert (products["head_gram"][0, 0] == 0).all()
+    assert deviations(products, expected_columns(model, case))["head_gram"] < 1e-5
+
+
+def test_logits_far_apart_lose_nothing(zoo):
+    """Probabilities of nearly one and of e^-500: what is small must be small, not zero, NaN or negative."""
+    model = zoo.load("llama", dtype=torch.float64)
+    with torch.no_grad():
+        model.lm_head.weight.mul_(60)
+    found = measured(model, PAIRS, "auto")
+    assert max(found.values()) < 1e-6, found
+    single = zoo.load("llama")
+    with torch.no_grad():
+        single.lm_head.weight.mul_(60)
+    outputs = [LogProbs(per_token=True), TokenStats()]
+    found = gather(run(single, plan(as_encoded(PAIRS), single, outputs), outputs))
+    deviation = deviations(found, expected_columns(single, PAIRS, gram=False))
+    assert max(deviation[name] for name in ("logp", "token_logp", "surprisal", "entropy")) < 1e-4, deviation
+    assert min(values.min() for values in found["entropy"].values()) >= 0
+    assert min(values.min() for values in found["varentropy"].values()) >= 0
+    assert min(values.min() for values in found["surprisal"].values()) >= 0
+    assert max(values.max() for values in found["surprisal"].values()) > 100  # far apart they are
 
 
 @pytest.mark.parametrize("layout", ["plain", "packed"])

@@ -10,7 +10,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from oracles.engine_cases import PAIRS, ROLLOUTS, Case, as_encoded, gather, text
-from oracles.engine_oracle import deviations, expected_columns
+from oracles.engine_oracle import deviations, expected_columns, expected_kl
 from rankdiag.language_models import HeadGram, LastState, LogProbs, StateSums, TokenKL, TokenStats, plan, run
 
 WIDE = 8000
@@ -89,6 +89,32 @@ def test_wide_vocabularies_are_right(wide):
     found = gather(run(wide, plan(as_encoded(case), wide, made), made))
     deviation = deviations(found, expected_columns(wide, case))
     assert max(deviation.values()) < 1e-5, deviation
+
+
+def test_sums_over_blocks_of_the_vocabulary(zoo, wide):
+    """Hundreds of states, so that the vocabulary comes in several blocks; the largest logit may stand in any."""
+    case = long_rows()
+    made = [LogProbs(per_token=True), TokenStats(), HeadGram(unembedding_terms=True)]
+    planned = plan(as_encoded(case), wide, made, token_budget=10**6)
+    shapes = []
+
+    class Shapes(TorchDispatchMode):
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            if func is torch.ops.aten.mm.default:
+                shapes.append(tuple(out.shape))
+            return out
+
+    with Shapes():
+        found = gather(run(wide, planned, made))
+    blocks = [shape for shape in shapes if shape[0] > 300 and 100 < shape[1] < WIDE]
+    assert len(blocks) >= 2, "the whole vocabulary at once tests nothing"
+    deviation = deviations(found, expected_columns(wide, case, ufm=True))
+    assert max(deviation.values()) < 1e-5, deviation
+    models = (wide, zoo.load("llama", vocab_size=WIDE, eos_token_id=2, seed=1))
+    planned = plan(as_encoded(case), models, [TokenKL()], token_budget=10**6)
+    found = gather(run(models, planned, [TokenKL()]))
+    assert max(deviations(found, expected_kl(*models, case)).values()) < 1e-5
 
 
 # --- out of memory ----------------------------------------------------------------------------------------------------
