@@ -446,6 +446,9 @@ def test_full_texts_are_cut_and_agree_with_the_oracle(tokenizer):
     beside = encode_preferences([{**row, "prompt": "repeated as text"} for row in chat], tokenizer)
     assert beside.fingerprint == plain.fingerprint
     assert "2 records have a `prompt` that is no conversation" in " ".join(beside.notes)
+    apart = encode_preferences([{"prompt": "Hi", "chosen": [bot("a")], "rejected": [bot("b")]}], tokenizer)
+    assert apart.status == ("empty_prompt",)
+    assert "no start in common" in " ".join(apart.notes)
 
 
 # --- layouts, columns, keys -----------------------------------------------------------------------------------------

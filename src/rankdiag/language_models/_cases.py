@@ -321,6 +321,8 @@ def _full(place: str, key: str, form: str, chosen: Part, rejected: Part) -> Case
     case = _judged(place, key, form, chosen[:shared], parts, _SIDES)
     if identical and prompt:
         case.status = "identical"
+    elif case.status == "empty_prompt":
+        case.detail = "the responses have no start in common"
     return case
 
 

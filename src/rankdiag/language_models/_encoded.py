@@ -265,7 +265,9 @@ class Encoded:
             kind = EncodedPreferences if header["kind"] == "pairs" else Encoded
             header["notes"] = tuple(header["notes"])
             data = kind(**header, **values)
-        except (ValueError, KeyError, TypeError) as error:  # errors of pyarrow about damage are ValueErrors
+        except Exception as error:  # damage makes pyarrow, or what builds on its values, raise of many kinds
+            if isinstance(error, OSError) and error.errno is not None:  # from the system: no such file, say
+                raise
             raise ValueError(f"`path` must be a file that Encoded.to_parquet wrote; {name!r}: {error}") from error
         if fingerprint_of(data) != data.fingerprint:
             raise ValueError(f"`path`: the content of {name!r} does not fit its fingerprint; it was changed")

@@ -213,7 +213,9 @@ def _from_parquet(path: Path) -> Iterator[Located]:
                 for row in batch.to_pylist():
                     yield f"record {index} ({path.name})", row
                     index += 1
-    except (ValueError, OSError) as error:  # ArrowInvalid is a ValueError
+    except Exception as error:  # damage makes pyarrow raise of many kinds
+        if isinstance(error, OSError) and error.errno is not None:  # from the system: no right to read, say
+            raise
         raise ValueError(f"{path.name}: is no readable Parquet file ({error})") from error
 
 
