@@ -41,6 +41,10 @@ class Subject:
         The module to call instead of the backbone where parameters are sharded.
     name : str
         Class of the model, for messages.
+    head : Head or None
+        Its output projection.
+    counts_from_zero : bool
+        Whether positions 0, 1, 2, ... are what it takes where none are given; else none are given to it.
     """
 
     given: Any
@@ -50,6 +54,7 @@ class Subject:
     root: Any
     name: str
     head: Head | None = field(default=None)
+    counts_from_zero: bool = True
 
     # --- what is known of it ---------------------------------------------------------------------------------
 
@@ -118,6 +123,8 @@ class Subject:
             return ""  # the comparison with the plain layout decides
         if "position_ids" not in self.accepts or "attention_mask" not in self.accepts:
             return f"{type(self.backbone).__name__} takes no position ids, as packed branches need"
+        if not self.counts_from_zero:
+            return f"positions of {type(self.backbone).__name__} do not count from 0"
         config = self.config
         if self.attention not in _SUPPORTED:
             return f"attention {self.attention!r} takes no mask of its own for every pair of tokens"
@@ -155,10 +162,16 @@ class Subject:
         """
         if self.causal is None:
             return _checked_states(self.backbone(ids, mask, positions), ids, self.name)
+        if mask.ndim == 2:
+            # Nothing in a causal row sees the padding behind it. Masked, a padding token may see nothing at all (behind
+            # a sliding window, say), and a softmax of nothing is NaN.
+            mask = torch.ones_like(mask)
         if mask.ndim == 4 and self.attention == "eager":  # eager attention would add True as 1
             floor = torch.finfo(self.dtype).min
             mask = torch.zeros(mask.shape, dtype=self.dtype, device=mask.device).masked_fill_(~mask, floor)
         options = {"input_ids": ids, "attention_mask": mask, "position_ids": positions, "use_cache": False}
+        if not self.counts_from_zero:
+            del options["position_ids"]
         arguments = {name: value for name, value in options.items() if name in self.accepts}
         if self.root is None:
             return _checked_states(_last_state(self.backbone(**arguments)), ids, self.name)
@@ -222,6 +235,11 @@ def adapt(model: Any, name: str = "models") -> Subject:
             "predicts the next token of prompt and response"
         )
     backbone = getattr(inner, "base_model", None)
+    if backbone is inner:  # the prefix of some classes names another part than the network
+        backbone = inner.get_decoder() if callable(getattr(inner, "get_decoder", None)) else None
+        inside = getattr(inner, "model", None)
+        backbone = inside if backbone is inner or backbone is None else backbone
+        backbone = inner if backbone is None else backbone  # a network that never had a head
     if config is None or not isinstance(backbone, torch.nn.Module):
         return Subject(given=model, causal=None, backbone=model, accepts=frozenset(), root=None, name=_name(model))
     accepts = frozenset(inspect.signature(backbone.forward).parameters)

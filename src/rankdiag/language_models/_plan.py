@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, cast
 
+import numpy as np
 import torch
 
 from rankdiag._validate import choice, describe, integer
@@ -33,6 +34,7 @@ _TOLERANCE = {torch.float64: 1e-6, torch.float32: 1e-3}
 _HALF_TOLERANCE = 3e-2
 _HEAD_TOLERANCE, _HALF_HEAD_TOLERANCE = 1e-3, 5e-2
 _COMPARED = 16  # states whose logits are compared
+_PROBED = 8  # tokens on which a model shows that it is causal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -263,6 +265,11 @@ def plan(
             "without one. Use response_end='given', or a tokenizer with an EOS"
         )
     depth = _check_limits(source, usable, subjects)
+    if chosen == "packed":
+        _refuse_packed(subjects, depth)
+    with untouched(subjects):
+        for subject in subjects:
+            _probe(source, usable, subject)
     on_cpu = all(subject.device.type == "cpu" for subject in subjects)
     default = _CPU_BUDGET if on_cpu else _DEVICE_BUDGET
     budget = default if token_budget is None else integer(token_budget, "token_budget", low=1)
@@ -376,16 +383,62 @@ def _check_limits(source: Rows, usable: Sequence[int], subjects: Sequence[Subjec
     return longest
 
 
+def _probe(source: Rows, usable: Sequence[int], subject: Subject) -> None:
+    """Run a model on a few tokens of the data: it must be causal, and positions from 0 must be its own.
+
+    Raises
+    ------
+    ValueError
+        If its forward fails, or states in front of a token depend on that token.
+    """
+    row = next((row for group in usable for row in source.of_group(group) if source.length(row) > 1), None)
+    if row is None:
+        return
+    ids = np.concatenate([source.prompt(row), source.fed(row)])[:_PROBED].astype(np.int64)
+    other = ids.copy()
+    other[-1] = next((token for token in (*ids[:-1].tolist(), 0, 1) if token != ids[-1]), 0)
+    allowed = _TOLERANCE.get(subject.dtype, _HALF_TOLERANCE)
+    try:
+        states, changed = (_plain_states(subject, tokens) for tokens in (ids, other))
+        if subject.causal is not None and "position_ids" in subject.accepts and subject.root is None:
+            subject.counts_from_zero = False
+            alone = _plain_states(subject, ids)
+            subject.counts_from_zero = _close(states, alone, allowed)
+    except torch.OutOfMemoryError:
+        raise
+    except (RuntimeError, TypeError, IndexError, AttributeError) as error:
+        raise ValueError(
+            f"`models`: {subject.name} cannot be run as a causal language model; its forward fails on {len(ids)} "
+            f"tokens ({type(error).__name__}: {error})"
+        ) from error
+    if torch.isfinite(states).all() and not _close(states[:-1], changed[:-1], allowed):
+        raise ValueError(
+            f"`models`: {subject.name} is not causal: its states depend on later tokens; look at is_decoder and "
+            "use_bidirectional_attention in its configuration"
+        )
+
+
+def _plain_states(subject: Subject, ids: Any) -> torch.Tensor:
+    feed = torch.from_numpy(ids)[None].to(subject.device)
+    places = torch.arange(len(ids), device=subject.device)[None]
+    return subject.states(feed, torch.ones_like(feed, dtype=torch.bool), places)[0].to("cpu", torch.float64)
+
+
+def _close(a: torch.Tensor, b: torch.Tensor, allowed: float) -> bool:
+    size = float(torch.maximum(a.abs().max(), b.abs().max())) if a.numel() else 0.0
+    return size == 0.0 or not float((a - b).abs().max()) > allowed * size
+
+
 def _trees(
     source: Rows, usable: Sequence[int], subjects: Sequence[Subject], layout: str, budget: int, depth: int
 ) -> tuple[list[Tree], list[int], str]:
     """Find what to pack: trees, the groups that stay plain, and why."""
     if layout == "plain":
         return [], list(usable), "the plain layout was asked for"
+    if layout == "packed":
+        _refuse_packed(subjects, depth)
     refusals = [text for text in (subject.packed_refusal(depth) for subject in subjects) if text]
     if refusals:
-        if layout == "packed":
-            raise ValueError(f"`layout='packed'` would be wrong on this model: {refusals[0]}. Use layout='auto'")
         return [], list(usable), refusals[0]
     by_prompt: dict[tuple[int, int], list[int]] = {}
     loose: list[int] = []
@@ -407,6 +460,13 @@ def _trees(
     if not trees:
         return [], sorted(loose), "no two rows share a prompt"
     return trees, sorted(loose), "rows with one prompt share it, and the beginnings that their responses share"
+
+
+def _refuse_packed(subjects: Sequence[Subject], depth: int) -> None:
+    for subject in subjects:
+        text = subject.packed_refusal(depth)
+        if text:
+            raise ValueError(f"`layout='packed'` would be wrong on this model: {text}. Use layout='auto'")
 
 
 def _parts(source: Rows, groups: Sequence[int], budget: int) -> list[list[int]]:
