@@ -119,6 +119,8 @@ class Plan:
         Attention implementation of each model.
     columns : tuple of str
         Columns of the outputs it was made for.
+    steps : int
+        Forwards that every process of a sharded model makes together, so that none waits for another for ever.
     splits : list of dict
         Forwards that a run had to cut because they did not fit into memory; empty before a run.
     """
@@ -136,6 +138,7 @@ class Plan:
     columns: tuple[str, ...]
     source: Rows = dataclasses.field(repr=False)
     subjects: tuple[Subject, ...] = dataclasses.field(repr=False)
+    steps: int = 0
     whole_groups: bool = dataclasses.field(default=False, repr=False)
     splits: list[dict[str, Any]] = dataclasses.field(default_factory=list, repr=False)
 
@@ -170,6 +173,8 @@ class Plan:
         return dataclasses.replace(
             self,
             batches=batches,
+            steps=-(-len(self.batches) // world),
+            splits=[],
             n_tokens=sum(batch.n_tokens for batch in batches),
             n_padded=sum(batch.n_padded for batch in batches),
         )
@@ -307,6 +312,7 @@ def plan(
         columns=tuple(name for output in wanted for name in output.columns),
         source=source,
         subjects=subjects,
+        steps=len(batches),
         whole_groups=whole,
     )
 

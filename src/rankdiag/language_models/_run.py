@@ -119,9 +119,14 @@ def _batches(
     memory = _Memory()
     plan.splits.clear()
     keys = plan.data.keys
+    sharded = any(subject.root is not None for subject in subjects)
     with Progress(progress, total=plan.n_tokens, label="scoring", unit="token") as bar:
         for batch in plan.batches:
-            if not done or not all(keys[group] in done for group in batch.groups):
+            finished = bool(done) and all(keys[group] in done for group in batch.groups)
+            if finished and sharded:  # the other processes wait for this one's part of every layer
+                with untouched(subjects), _precision(subjects, autocast):
+                    _batch(subjects, plan, batch, outputs, memory)
+            if not finished:
                 with untouched(subjects), _precision(subjects, autocast):
                     columns = _batch(subjects, plan, batch, outputs, memory)
                 if reduce is not None:
@@ -130,6 +135,10 @@ def _batches(
                     journal.append(columns)
                 yield columns
             bar.advance(batch.n_tokens)
+        if sharded and plan.batches:
+            for _ in range(plan.steps - len(plan.batches)):
+                with untouched(subjects), _precision(subjects, autocast):
+                    _batch(subjects, plan, plan.batches[-1], outputs, memory)
 
 
 def _same_subjects(models: Any, plan: Plan) -> tuple[Subject, ...]:
@@ -210,8 +219,8 @@ def _forward(
         try:
             return [(feed.rows, _read(subjects, plan, feed, outputs))]
         except RuntimeError as error:
-            if not _out_of_memory(error):
-                raise
+            if not _out_of_memory(error) or any(subject.root is not None for subject in subjects):
+                raise  # a process that made more forwards than the others of a sharded model would hang them all
             halves = _halves(plan, members)
             if not halves:
                 raise
