@@ -169,6 +169,30 @@ def test_never_appends_nothing_and_takes_off_what_the_tokenizer_adds(kind):
     assert all(EOS not in response for response in data.response_ids)
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_tokenizer_written_in_python():
+    from transformers import ByT5Tokenizer
+
+    tok = ByT5Tokenizer()  # bytes as ids + 3, no BOS, EOS (id 1) behind every text that does not end with it
+    rows = [
+        {"prompt": "ab</s>", "chosen": "c", "rejected": "d</s>"},
+        {"prompt": "é", "chosen": "c</s></s>", "rejected": "</s>"},
+    ]
+
+    def ids(text):
+        return [byte + 3 for byte in text.encode()]
+
+    for mode in ("joint", "separate"):
+        data = encode_preferences(rows, tok, mode=mode)
+        assert [prompt.tolist() for prompt in data.prompts] == [[*ids("ab"), 1], ids("é")]
+        assert [r.tolist() for r in data.response_ids] == [[*ids("c"), 1], [*ids("d"), 1], [*ids("c"), 1], [1]]
+        assert data.n_boundary_merges == 0
+        data = encode_preferences(rows, tok, mode=mode, add_eos="never")
+        assert [r.tolist() for r in data.response_ids] == [ids("c"), [*ids("d"), 1], [*ids("c"), 1], [1]]
+    assert data.tokenizer["hash"] == encode_preferences(rows, ByT5Tokenizer()).tokenizer["hash"]
+    assert data.tokenizer["hash"] != encode_preferences(rows, ByT5Tokenizer(extra_ids=7)).tokenizer["hash"]
+
+
 def test_bos_comes_once_and_a_second_one_is_refused(tokenizer):
     data = encode_preferences(STRINGS, tokenizer)
     assert all(prompt[0] == BOS and BOS not in prompt[1:] for prompt in data.prompts)

@@ -269,7 +269,8 @@ class _Work:
         self.kind: Kind = kind
         self.mode: Mode = mode
         self.add_eos = add_eos
-        self.max_length, self.truncation, self.max_prompt = max_length, truncation, max_prompt_length
+        self.truncation: Truncation = truncation
+        self.max_length, self.max_prompt = max_length, max_prompt_length
         self.raise_bad, self.raise_boundary = raise_bad, raise_boundary
         self.keys: list[str] = []
         self.status: list[str] = []

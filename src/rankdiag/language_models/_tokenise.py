@@ -192,8 +192,8 @@ class TextTokeniser:
                 "`tokenizer` must be a tokenizer of transformers, as AutoTokenizer.from_pretrained returns; got "
                 f"{describe(tokenizer)}. Wrap a bare tokenizers.Tokenizer with PreTrainedTokenizerFast"
             )
-        self.tokenizer = tokenizer
-        self.eos: int | None = _one_id(tokenizer.eos_token_id)
+        self.tokenizer: Any = tokenizer
+        self.eos: int | None = _one_id(self.tokenizer.eos_token_id)
         self.bos: int | None = _one_id(getattr(tokenizer, "bos_token_id", None))
         text = getattr(tokenizer, "eos_token", None)
         self.eos_text: str = "" if self.eos is None or text is None else str(text)
@@ -231,9 +231,9 @@ class TextTokeniser:
         """
         for text, place in zip(texts, places, strict=True):
             check_text(text, place)
-        found = self._call(list(texts), special=special) if texts else []
-        if special and self.appends_eos:
-            found = [ids[:-1] if ids[-1:] == [self.eos] else ids for ids in found]
+        if not texts:
+            return []
+        found = self._without_own_eos(texts) if special and self.appends_eos else self._call(texts, special=special)
         if self.bos is not None:
             twice = [self.bos, self.bos]
             for ids, place in zip(found, places, strict=True):
@@ -244,9 +244,25 @@ class TextTokeniser:
                     )
         return found
 
-    def _call(self, texts: list[str], *, special: bool) -> list[list[int]]:
+    def _without_own_eos(self, texts: Sequence[str]) -> list[list[int]]:
+        """Take off the EOS that the tokenizer adds, and keep those that are written in the text.
+
+        Some tokenizers add none where the text ends in one, so those in the text are put back after the call.
+        """
+        bodies, written = [], []
+        for text in texts:
+            body = text
+            while self.eos_text and body.endswith(self.eos_text):
+                body = body[: -len(self.eos_text)]
+            bodies.append(body)
+            written.append((len(text) - len(body)) // max(1, len(self.eos_text)))
+        found = self._call(bodies, special=True)
+        eos = [self.eos] if self.eos is not None else []
+        return [(ids[:-1] if ids[-1:] == eos else ids) + eos * count for ids, count in zip(found, written, strict=True)]
+
+    def _call(self, texts: Sequence[str], *, special: bool) -> list[list[int]]:
         output = self.tokenizer(
-            texts,
+            list(texts),
             add_special_tokens=special,
             padding=False,
             truncation=False,
