@@ -82,7 +82,7 @@ def test_plain_layout_gives_what_single_sequences_give(zoo, name):
     assert max(found.values()) < 1e-5, found
 
 
-@pytest.mark.parametrize("name", ["llama", "llama_tied", "gemma2", "cohere", "granite", "opt_projected", "mamba"])
+@pytest.mark.parametrize("name", ["llama", "gemma2", "cohere", "granite", "opt_projected", "mamba"])
 def test_products_of_head_gradients(zoo, name):
     found = measured_grams(zoo.load(name), ["four"] if name != "llama" else GRAM_CASES, "auto")
     assert max(found.values()) < 1e-5, found
@@ -118,7 +118,7 @@ def test_a_head_with_logits_of_its_own_is_asked_and_never_guessed(zoo):
 
 @pytest.mark.parametrize("layout", ["plain", "packed"])
 def test_pressure_is_the_product_with_the_summed_gradient(zoo, layout):
-    for name in ("llama", "gemma2", "granite"):
+    for name in ("llama", "gemma2"):
         model = zoo.load(name)
         coefficients = np.random.default_rng(1).standard_normal(len(PAIRS.groups) * 2)
         gradients = {(group, slot): head_gradients(model, row)[0] for group, slot, row in PAIRS.rows()}
@@ -246,12 +246,12 @@ def test_both_attention_kinds(zoo, attention, layout):
 @pytest.mark.parametrize("layout", ["plain", "packed"])
 def test_models_in_double_precision_agree_to_rounding(zoo, layout):
     for name in ("llama", "gpt2"):
-        found = measured(zoo.load(name, dtype=torch.float64), EVERYTHING, layout)
+        found = measured(zoo.load(name, dtype=torch.float64), PAIRS, layout)
         assert max(found.values()) < 1e-6, (name, found)
 
 
 @pytest.mark.parametrize("layout", ["plain", "packed"])
-@pytest.mark.parametrize("name", ["llama", "gpt2", "granite"])
+@pytest.mark.parametrize("name", ["llama", "gpt2"])
 def test_models_in_bfloat16_stay_within_their_rounding(zoo, name, layout):
     # 8 bits of mantissa, two layers of a dozen roundings each: a relative error of about 2^-8 sqrt(24) = 2 % a state.
     model = zoo.load(name, dtype=torch.bfloat16)
@@ -313,15 +313,15 @@ def test_logits_far_apart_lose_nothing(zoo):
 def test_token_kl_both_ways_between_two_models(zoo, layout):
     first, second = zoo.load("llama"), zoo.load("llama", seed=1)
     models = (first, second)
-    for direction, names in (
-        ("both", {"kl_forward", "kl_reverse"}),
-        ("forward", {"kl_forward"}),
-        ("reverse", {"kl_reverse"}),
+    for case, direction, names in (
+        (EVERYTHING, "both", {"kl_forward", "kl_reverse"}),
+        (FEW_PAIRS, "forward", {"kl_forward"}),
+        (FEW_PAIRS, "reverse", {"kl_reverse"}),
     ):
         outputs = [TokenKL(direction=direction)]
-        found = gather(run(models, plan(as_encoded(EVERYTHING), models, outputs, layout=layout), outputs))
+        found = gather(run(models, plan(as_encoded(case), models, outputs, layout=layout), outputs))
         assert set(found) == names
-        deviation = deviations(found, expected_kl(first, second, EVERYTHING))
+        deviation = deviations(found, expected_kl(first, second, case))
         assert max(deviation.values()) < 1e-5, deviation
     assert min(values.min() for values in found["kl_reverse"].values()) > 0
 

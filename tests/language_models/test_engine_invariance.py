@@ -241,7 +241,7 @@ def small_cases(draw):
 
 
 @LAYOUTS
-@settings(max_examples=15)
+@settings(max_examples=8)
 @given(case=small_cases(), budget=st.sampled_from([1, 12, 40, None]))
 def test_any_small_tree_of_responses(zoo, layout, case, budget):
     """Few ids, so that prefixes collide in every way."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import logging
 import os
 import warnings
@@ -152,6 +153,7 @@ class Zoo:
 
     def __init__(self, folder: Path) -> None:
         self.folder = Path(folder)
+        self._read: dict[tuple, Any] = {}
 
     def path(self, name: str, seed: int = 0, **changes: Any) -> Path:
         """Folder of the saved checkpoint of a family, built on first use; `changes` are options of its config."""
@@ -173,14 +175,17 @@ class Zoo:
     def load(
         self, name: str, *, attention: str | None = None, dtype: torch.dtype = torch.float32, seed: int = 0, **changes
     ) -> Any:
-        """Read a family back as a causal language model."""
+        """Read a family back as a causal language model; a second one of the same kind is copied from the first."""
         import transformers as tf
 
         path = self.path(name, seed, **changes)
         attention = attention or FAMILIES[name].attention[0]
-        options = {} if attention == "none" else {"attn_implementation": attention}
-        with torch.random.fork_rng(devices=[]):
-            return tf.AutoModelForCausalLM.from_pretrained(path, dtype=dtype, **options).eval()
+        key = (path, attention, dtype)
+        if key not in self._read:
+            options = {} if attention == "none" else {"attn_implementation": attention}
+            with torch.random.fork_rng(devices=[]):
+                self._read[key] = tf.AutoModelForCausalLM.from_pretrained(path, dtype=dtype, **options).eval()
+        return copy.deepcopy(self._read[key])
 
     def backbone(self, name: str) -> Any:
         """Read a family back without its output projection."""
