@@ -337,6 +337,14 @@ def test_every_length_of_a_row(tokenizer, keep):
         assert data.n_lost_eos == (limit < longest and keep == "keep_start")
 
 
+def test_a_row_that_loses_what_comes_after_its_eos_did_not_lose_it(tokenizer):
+    whole = encode_preferences(CHAT[:1], tokenizer)
+    longest = len(whole.prompt_ids[0]) + max(map(len, whole.response_ids))
+    for less, lost in ((0, 0), (1, 0), (2, 1)):  # the newline, then the EOS
+        data = encode_preferences(CHAT[:1], tokenizer, max_length=longest - less)
+        assert (data.n_truncated, data.n_lost_eos) == (less > 0, lost)
+
+
 def test_keep_end_cuts_each_side_by_itself_and_keeps_the_full_prompt():
     row = {"prompt_ids": [1, 2, 3, 4], "chosen_ids": [5], "rejected_ids": [6, 7, 8]}
     data = encode_preferences([row], max_length=4, truncation="keep_end")
@@ -505,6 +513,16 @@ def test_a_record_of_nothing_fits_every_text_layout(tokenizer):
     assert data.status == ("ok", "empty_prompt")
 
 
+def test_a_record_of_nothing_does_not_fit_ids():
+    for kind, nothing in (
+        ("pairs", {"chosen": None, "rejected": None}),
+        ("responses", {"prompt": None, "response": None}),
+    ):
+        row = {"prompt_ids": [1], "chosen_ids": [2], "rejected_ids": [3], "response_ids": [4]}
+        with pytest.raises(ValueError, match=r"record 1 has another layout \(empty text\) than record 0 \(token ids\)"):
+            encode([row, nothing], kind=kind)
+
+
 def test_ids_come_first_even_beside_text():
     data = encode_preferences([{**STRINGS[0], **LAYOUTS["ids"]}])
     assert data.chosen_ids[0].tolist() == [2]
@@ -562,9 +580,7 @@ def test_keys_are_unique_strings():
 
 def test_templates_get_tools_and_variables():
     tok = tiny_tokenizer()
-    tok.chat_template = (
-        "{% if tools %}{{ tools[0]['name'] }}{% endif %}{{ tone }}{% for m in messages %}{{ m['content'] }}{% endfor %}"
-    )
+    tok.chat_template = "{% if tools %}{{ tools[0]['name'] }}{% endif %}{{ tone }}{% if unused is defined %}!{% endif %}{% for m in messages %}{{ m['content'] }}{% endfor %}"
     rows = [
         {**CHAT[0], "tools": [{"name": "search"}], "chat_template_kwargs": {"tone": "kind", "unused": None}},
         {**CHAT[0], "tools": '[{"name": "search"}]', "chat_template_kwargs": None},
@@ -699,6 +715,7 @@ def test_masked_sequences_keep_every_counted_token(mask, limit, keep):
     assert (data.status[0] == "ok") == (ok and bool(ends) and kept[0][0] < tokens[ends[0]])
     if data.status[0] == "ok":
         response, counted = data.response_ids[0].tolist(), data.loss_mask[0]
+        assert counted is None or not counted.all()
         counted = [True] * len(response) if counted is None else counted.tolist()
         assert [t for t, c in zip(response, counted, strict=True) if c] == [t for t, c in kept if c]
         prompt = data.prompts[0][data.prompt_start[0] :].tolist()
@@ -762,6 +779,10 @@ def test_the_result_depends_on_nothing_but_records_and_options(tokenizer, monkey
     assert encode(records, tiny_tokenizer()).fingerprint == whole.fingerprint
     tokenizer(["x", "yy"], padding=True, truncation=True, max_length=1)  # state of a call, not of the tokenizer
     assert encode(records, tokenizer).fingerprint == whole.fingerprint
+    as_ids = [LAYOUTS["ids"]]
+    before = encode(as_ids, tokenizer).fingerprint
+    tokenizer(["x", "yy"], padding=True, truncation=True, max_length=1)
+    assert encode(as_ids, tokenizer).fingerprint == before
     assert encode(records, tokenizer, max_length=8).fingerprint != whole.fingerprint
     assert encode(records[:-1], tokenizer).fingerprint != whole.fingerprint
     other = tiny_tokenizer()

@@ -396,7 +396,7 @@ class _Work:
             mask = None if counted is None else counted[window.first : window.last]
             cut |= window.start > 0 or window.stop < len(prompt) or len(response) < len(given)
             lost |= self.text is not None and self.text.eos is not None and self.text.eos in given[window.last :]
-            gone = window.start >= window.stop or not len(response) or (mask is not None and not mask.any())
+            gone = window.start >= window.stop or not len(response)
             if gone and not status:
                 status, detail = "too_long", f"response {slot}"
             rows.append((window.start, response, None if mask is None or mask.all() else mask))

@@ -95,9 +95,7 @@ def shared_length(prompt: list[int], joints: Sequence[list[int]]) -> int:
     cut = len(prompt)
     for joint in joints:
         if joint[:cut] != prompt[:cut]:
-            cut = next(
-                (i for i, (a, b) in enumerate(zip(prompt[:cut], joint, strict=False)) if a != b), min(cut, len(joint))
-            )
+            cut = next((i for i, (a, b) in enumerate(zip(prompt[:cut], joint, strict=False)) if a != b), len(joint))
     return cut
 
 
