@@ -580,7 +580,10 @@ def test_keys_are_unique_strings():
 
 def test_templates_get_tools_and_variables():
     tok = tiny_tokenizer()
-    tok.chat_template = "{% if tools %}{{ tools[0]['name'] }}{% endif %}{{ tone }}{% if unused is defined %}!{% endif %}{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    tok.chat_template = (
+        "{% if tools %}{{ tools[0]['name'] }}{% endif %}{{ tone }}{% if unused is defined %}!{% endif %}"
+        "{% for m in messages %}{{ m['content'] }}{% endfor %}"
+    )
     rows = [
         {**CHAT[0], "tools": [{"name": "search"}], "chat_template_kwargs": {"tone": "kind", "unused": None}},
         {**CHAT[0], "tools": '[{"name": "search"}]', "chat_template_kwargs": None},
