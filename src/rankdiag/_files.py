@@ -11,7 +11,7 @@ from typing import BinaryIO
 
 from rankdiag._validate import describe
 
-__all__ = ["write_text", "written_whole"]
+__all__ = ["file_path", "write_text", "written_whole"]
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> Path:
@@ -45,7 +45,7 @@ def write_text(path: str | os.PathLike[str], text: str) -> Path:
     """
     with written_whole(path) as stream:
         stream.write(text.encode("utf-8", "backslashreplace"))
-    return _file_path(path)
+    return file_path(path)
 
 
 @contextmanager
@@ -75,7 +75,7 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
     OSError
         If the folder cannot be written to, or the path is that of a folder.
     """
-    given = _file_path(path)
+    given = file_path(path)
     target = Path(os.path.realpath(given))
     if not target.parent.is_dir():
         raise FileNotFoundError(f"`path` must lie in a folder that exists; create that of {str(given)!r} first")
@@ -101,7 +101,16 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         raise
 
 
-def _file_path(path: str | os.PathLike[str]) -> Path:
+def file_path(path: str | os.PathLike[str]) -> Path:
+    """Check that `path` is a name that a file can have, and return it as a path.
+
+    Raises
+    ------
+    TypeError
+        If it is no path.
+    ValueError
+        If no file can have this name.
+    """
     try:
         name = os.fspath(path)
     except TypeError:

@@ -289,7 +289,7 @@ def test_splits(tmp_path):
 
 @pytest.mark.parametrize("source", [None, 3, 2.5, object(), {"prompt": ["a"]}, True])
 def test_what_is_no_source(source):
-    with pytest.raises(TypeError, match="`records`"):
+    with pytest.raises(TypeError, match="`source`"):
         read_records(source)
 
 
@@ -301,13 +301,16 @@ def test_tables_of_pandas_get_advice():
 
 @pytest.mark.parametrize("row", [None, 3, "text", b"x", ["a", "b"], [("prompt", "a")], np.zeros(2), object()])
 def test_rows_that_are_no_mappings_are_named(row):
-    with pytest.raises(ValueError, match="record 2 must be a mapping"):
+    with pytest.raises(ValueError, match="`source`: record 2 must be a mapping"):
         read_records([{}, {}, row])
 
 
 def test_paths():
     with pytest.raises(FileNotFoundError, match="Nothing is downloaded"):
         read_records("trl-lib/ultrafeedback_binarized")
+    with pytest.raises(FileNotFoundError, match="`records`: there is no file") as caught:
+        encode("a text that somebody took for a record " * 200)
+    assert len(str(caught.value)) < 400
     with pytest.raises(ValueError, match="path"):
         read_records("a\0b.jsonl")
     with pytest.raises(ValueError, match="path"):

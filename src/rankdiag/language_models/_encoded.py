@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankdiag._document import Column, Document, Grid, KeyNumber
-from rankdiag._files import written_whole
+from rankdiag._files import file_path, written_whole
 from rankdiag._optional import optional
 from rankdiag._validate import choice, describe, integer
 
@@ -213,6 +213,8 @@ class Encoded:
         ------
         MissingExtraError
             If pyarrow is not installed.
+        TypeError, ValueError
+            If `path` is no path that a file can have.
         OSError
             If the file cannot be written.
 
@@ -250,12 +252,12 @@ class Encoded:
         ValueError
             If the file was not written by `to_parquet`, or its content no longer fits its fingerprint.
         TypeError
-            If it holds no pairs and an `EncodedPreferences` was asked for.
+            If `path` is no path, or the file holds no pairs and an `EncodedPreferences` was asked for.
         OSError
             If the file cannot be read.
         """
         parquet = optional("pyarrow.parquet", extra="parquet", feature="Encoded.from_parquet")
-        name = os.fspath(path)
+        name = str(file_path(path))
         try:
             with parquet.ParquetFile(name) as file:
                 header = json.loads((file.schema_arrow.metadata or {})[b"rankdiag"])

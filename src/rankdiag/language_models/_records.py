@@ -62,16 +62,18 @@ def read_records(source: Any, *, split: str | None = None) -> list[dict[str, Any
     >>> read_records([{"prompt": "2 + 2 =", "chosen": " 4", "rejected": " 5"}])
     [{'prompt': '2 + 2 =', 'chosen': ' 4', 'rejected': ' 5'}]
     """
-    return [dict(record) for _, record in iterate_records(source, split=split)]
+    return [dict(record) for _, record in iterate_records(source, "source", split=split)]
 
 
-def iterate_records(source: Any, *, split: str | None = None) -> Iterator[Located]:
+def iterate_records(source: Any, name: str = "records", *, split: str | None = None) -> Iterator[Located]:
     """Yield records one at a time, each with the words that say where it stands.
 
     Parameters
     ----------
     source : object
         As `read_records` takes it.
+    name : str
+        Name of the argument, for messages.
     split : str, optional
         As `read_records` takes it.
 
@@ -83,14 +85,14 @@ def iterate_records(source: Any, *, split: str | None = None) -> Iterator[Locate
     if split is not None:
         string(split, "split")
     if isinstance(source, (str, os.PathLike)):
-        return _from_path(source, split)
+        return _from_path(source, name, split)
     if _is_of(source, "datasets", "DatasetDict", "IterableDatasetDict"):
-        return _from_dataset(_one_split(source, split), "")
+        return _from_dataset(_one_split(source, name, split), name)
     if split is not None:
-        raise ValueError(f"`split` must be left out, for `records` has no splits; got {describe(split)}")
+        raise ValueError(f"`split` must be left out, for `{name}` has no splits; got {describe(split)}")
     if _is_of(source, "datasets", "Dataset", "IterableDataset"):
-        return _from_dataset(source, "")
-    return _from_iterable(source)
+        return _from_dataset(source, name)
+    return _from_iterable(source, name)
 
 
 def _is_of(value: Any, package: str, *names: str) -> bool:
@@ -99,52 +101,58 @@ def _is_of(value: Any, package: str, *names: str) -> bool:
     return isinstance(value, kinds)
 
 
-def _from_iterable(source: Any) -> Iterator[Located]:
+def _from_iterable(source: Any, name: str) -> Iterator[Located]:
     if isinstance(source, Mapping):
         raise TypeError(
-            f"`records` must be an iterable of mappings, one for each record; got one mapping ({describe(source)}). "
+            f"`{name}` must be an iterable of mappings, one for each record; got one mapping ({describe(source)}). "
             "Of columns, make rows first; of one record, a list with it"
         )
     if _is_of(source, "pandas", "DataFrame"):
-        raise TypeError(f"`records` must be an iterable of mappings; of a {describe(source)} pass .to_dict('records')")
+        raise TypeError(f"`{name}` must be an iterable of mappings; of a {describe(source)} pass .to_dict('records')")
     try:
         rows = iter(source)
     except Exception:  # TypeError as a rule; a foreign object may raise anything
         raise TypeError(
-            f"`records` must be a path ({_ENDINGS}, or a folder of save_to_disk), a dataset or an iterable of "
+            f"`{name}` must be a path ({_ENDINGS}, or a folder of save_to_disk), a dataset or an iterable of "
             f"mappings; got {describe(source)}"
         ) from None
-    return _checked(rows)
+    return _checked(rows, name)
 
 
-def _checked(rows: Iterable[Any]) -> Iterator[Located]:
+def _checked(rows: Iterable[Any], name: str) -> Iterator[Located]:
     for index, row in enumerate(rows):
         if not isinstance(row, Mapping):
-            raise ValueError(f"record {index} must be a mapping of column names to values; got {describe(row)}")
+            raise ValueError(
+                f"`{name}`: record {index} must be a mapping of column names to values; got {describe(row)}"
+            )
         yield f"record {index}", row
 
 
 # --- files ---------------------------------------------------------------------------------------------------------
 
 
-def _from_path(source: str | os.PathLike[str], split: str | None) -> Iterator[Located]:
-    name = os.fspath(source)
-    if not isinstance(name, str) or "\0" in name:
-        raise ValueError(f"`records` must be a path that a file can have; got {describe(name)}")
-    path = Path(name)
-    if path.is_dir():
-        return _from_folder(path, split)
-    if not path.exists():
+def _from_path(source: str | os.PathLike[str], name: str, split: str | None) -> Iterator[Located]:
+    given = os.fspath(source)
+    if not isinstance(given, str) or "\0" in given:
+        raise ValueError(f"`{name}` must be a path that a file can have; got {describe(given)}")
+    path = Path(given)
+    try:
+        is_folder, is_there = path.is_dir(), path.exists()
+    except OSError:  # a text instead of a path is too long a name, as a rule
+        is_folder = is_there = False
+    if is_folder:
+        return _from_folder(path, name, split)
+    if not is_there:
         raise FileNotFoundError(
-            f"`records`: there is no file or folder {name!r}. Nothing is downloaded: for a dataset of the Hub, pass "
-            "what datasets.load_dataset returns"
+            f"`{name}`: there is no file or folder {describe(given)}. Nothing is downloaded: for a dataset of the Hub, "
+            "pass what datasets.load_dataset returns"
         )
     if split is not None:
-        raise ValueError(f"`split` must be left out, for the file {name!r} has no splits; got {describe(split)}")
+        raise ValueError(f"`split` must be left out, for the file {given!r} has no splits; got {describe(split)}")
     readers = {".jsonl": _from_lines, ".json": _from_json, ".parquet": _from_parquet}
     reader = readers.get(path.suffix.lower())
     if reader is None:
-        raise ValueError(f"`records` must be a file that ends in {_ENDINGS}; got {name!r}")
+        raise ValueError(f"`{name}` must be a file that ends in {_ENDINGS}; got {given!r}")
     return reader(path)
 
 
@@ -219,41 +227,41 @@ def _from_parquet(path: Path) -> Iterator[Located]:
         raise ValueError(f"{path.name}: is no readable Parquet file ({error})") from error
 
 
-def _from_folder(path: Path, split: str | None) -> Iterator[Located]:
+def _from_folder(path: Path, name: str, split: str | None) -> Iterator[Located]:
     if not any((path / name).is_file() for name in ("dataset_dict.json", "state.json")):
         raise ValueError(
-            f"`records` must be a folder that save_to_disk of datasets wrote; {str(path)!r} has neither state.json nor "
+            f"`{name}` must be a folder that save_to_disk of datasets wrote; {str(path)!r} has neither state.json nor "
             f"dataset_dict.json. Pass one of its files ({_ENDINGS})"
         )
     datasets = optional("datasets", extra="datasets", feature="reading a folder of save_to_disk")
     try:
         found = datasets.load_from_disk(str(path))
     except Exception as error:  # a damaged folder raises whatever its damage leads to
-        raise ValueError(f"`records`: the dataset in {str(path)!r} cannot be read ({error})") from error
+        raise ValueError(f"`{name}`: the dataset in {str(path)!r} cannot be read ({error})") from error
     if isinstance(found, Mapping):
-        return _from_dataset(_one_split(found, split), path.name)
+        return _from_dataset(_one_split(found, name, split), name, path.name)
     if split is not None:
         raise ValueError(f"`split` must be left out, for {str(path)!r} has no splits; got {describe(split)}")
-    return _from_dataset(found, path.name)
+    return _from_dataset(found, name, path.name)
 
 
-def _one_split(found: Mapping[str, T], split: str | None) -> T:
+def _one_split(found: Mapping[str, T], name: str, split: str | None) -> T:
     names = ", ".join(map(repr, found))
     if split is None and len(found) == 1:
         return next(iter(found.values()))
     if split is None:
         raise ValueError(
-            f"`records` has the splits {names}; choose one, with read_records(..., split=...) or dataset[...]"
+            f"`{name}` has the splits {names}; choose one, with read_records(..., split=...) or dataset[...]"
         )
     if split not in found:
         raise ValueError(f"`split` must be one of {names}; got {split!r}")
     return found[split]
 
 
-def _from_dataset(dataset: Any, name: str) -> Iterator[Located]:
+def _from_dataset(dataset: Any, name: str, folder: str = "") -> Iterator[Located]:
     # A format turns columns into tensors and drops others; records are plain Python.
-    for place, row in _checked(dataset.with_format(None)):
-        yield (f"{place} ({name})" if name else place), row
+    for place, row in _checked(dataset.with_format(None), name):
+        yield (f"{place} ({folder})" if folder else place), row
 
 
 # --- prompts inside of responses -----------------------------------------------------------------------------------
