@@ -59,8 +59,26 @@ def half(kind: str) -> Any:
     return accumulator
 
 
+PAIR = {"prompt_ids": [1, 5], "chosen_ids": [7, 2], "rejected_ids": [8, 2]}
+
+
+def parquet_of(data: Any) -> str:
+    data.to_parquet("plain.parquet")
+    return "plain.parquet"
+
+
 # Plain arguments of functions, by public name.
 ARGUMENTS: dict[str, Callable[[], Mapping[str, Any]]] = {
+    "rankdiag.language_models.encode": lambda: {"records": [PAIR]},
+    "rankdiag.language_models.encode_preferences": lambda: {"records": [PAIR]},
+    "rankdiag.language_models.extract_prompt": lambda: {"record": {"chosen": "a b", "rejected": "a c"}},
+    "rankdiag.language_models.read_records": lambda: {"source": [PAIR]},
+    "rankdiag.language_models.split_joint": lambda: {
+        "prompt_ids": [1, 5],
+        "prompt_chosen_ids": [1, 5, 7],
+        "prompt_rejected_ids": [1, 5, 8],
+    },
+    "rankdiag.language_models.truncate_row": lambda: {"prompt_ids": [1, 5], "response_ids": [7, 2], "max_length": 3},
     "rankdiag.report.from_json": lambda: {"text": rd.report.to_json(spectrum())},
     "rankdiag.report.to_html": lambda: {"results": spectrum()},
     "rankdiag.report.to_json": lambda: {"results": spectrum()},
@@ -75,6 +93,8 @@ ARGUMENTS: dict[str, Callable[[], Mapping[str, Any]]] = {
 }
 # Plain arguments of methods, by their name in source, from the object that they are called on.
 METHOD_ARGUMENTS: dict[str, Callable[[Any], Mapping[str, Any]]] = {
+    "Encoded.from_parquet": lambda own: {"path": parquet_of(own)},
+    "Encoded.to_parquet": lambda own: {"path": "plain.parquet"},
     "GramAccumulator.merge": lambda own: {"other": half("GramAccumulator")},
     "QRAccumulator.merge": lambda own: {"other": half("QRAccumulator")},
     "Result.from_dict": lambda own: {"data": own.to_dict()},

@@ -17,13 +17,13 @@ from rankdiag._validate import describe
 from rankdiag.language_models._records import message_list, same_start
 from rankdiag.language_models._tokenise import check_options, check_text
 
-__all__ = ["COLUMNS", "Case", "CaseReader"]
+__all__ = ["Case", "CaseReader", "checked_columns"]
 
 Kind = Literal["pairs", "responses", "ids"]
 Form = Literal["ids", "conversations", "strings", "full strings", "full conversations"]
 Part = Any  # a string, a list of messages, or an array of ids
 
-COLUMNS: dict[str, tuple[str, ...]] = {
+_COLUMNS: dict[str, tuple[str, ...]] = {
     "pairs": ("key", "prompt", "chosen", "rejected", "prompt_ids", "chosen_ids", "rejected_ids"),
     "responses": ("key", "prompt", "response", "responses", "prompt_ids", "response_ids", "responses_ids"),
     "ids": ("key", "input_ids", "response_mask"),
@@ -96,7 +96,7 @@ class CaseReader:
 
     def __init__(self, kind: Kind, columns: Mapping[str, str]) -> None:
         self.kind: Kind = kind
-        self.columns = {name: columns.get(name, name) for name in (*COLUMNS[kind], *_TEMPLATE)}
+        self.columns = {name: columns.get(name, name) for name in (*_COLUMNS[kind], *_TEMPLATE)}
         self.mapped = frozenset(columns)
         self.form: str = ""
         self.form_place = ""
@@ -239,6 +239,21 @@ class CaseReader:
 
 
 _SIDES = ("chosen", "rejected")
+
+
+def checked_columns(columns: Any, kind: Kind) -> dict[str, str]:
+    """Check the option `columns`: names of this library to names in the records."""
+    allowed = (*_COLUMNS[kind], *_TEMPLATE)
+    if columns is None:
+        return {}
+    if not isinstance(columns, Mapping):
+        raise TypeError(f"`columns` must map names of this library to names in the records; got {describe(columns)}")
+    for name, target in columns.items():
+        if name not in allowed:
+            raise ValueError(f"`columns` must map names among {', '.join(allowed)}; got {describe(name)}")
+        if not isinstance(target, str):
+            raise TypeError(f"`columns` must map to names of columns; {name!r} maps to {describe(target)}")
+    return dict(columns)
 
 
 class _View:

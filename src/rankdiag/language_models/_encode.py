@@ -10,8 +10,8 @@ from typing import Any, Literal, cast
 import numpy as np
 from numpy.typing import NDArray
 
-from rankdiag._validate import RankdiagWarning, choice, describe, integer
-from rankdiag.language_models._cases import COLUMNS, Case, CaseReader
+from rankdiag._validate import RankdiagWarning, choice, integer
+from rankdiag.language_models._cases import Case, CaseReader, checked_columns
 from rankdiag.language_models._encoded import Encoded, EncodedPreferences, Ids
 from rankdiag.language_models._records import iterate_records
 from rankdiag.language_models._tokenise import TRUNCATIONS, TextTokeniser, cut_window, shared_length
@@ -97,6 +97,8 @@ def encode(
         If there is no record; a record is malformed, repeats a key or has another layout than those before; the chat
         template refuses a conversation; a sequence starts with two BOS tokens; an option is unknown; or, on request,
         for unusable groups and merged boundaries. The message names the record.
+    FileNotFoundError
+        If `records` is a path and there is no such file; nothing is ever downloaded.
     MissingExtraError
         If reading needs a package that is not installed.
 
@@ -168,8 +170,14 @@ def encode_preferences(
 
     Raises
     ------
-    TypeError, ValueError, MissingExtraError
-        As in `encode`.
+    TypeError
+        If an argument has the wrong type, or text comes without a tokenizer.
+    ValueError
+        If there is no record, a record is malformed, or an option is unknown; see `encode`.
+    FileNotFoundError
+        If there is no such file.
+    MissingExtraError
+        If reading needs a package that is not installed.
 
     Warns
     -----
@@ -226,27 +234,13 @@ def _encode_all(
         raise_bad=choice(on_bad, "on_bad", ("skip", "raise")) == "raise",
         raise_boundary=choice(on_boundary, "on_boundary", ("shorten", "raise")) == "raise",
     )
-    reader = CaseReader(kind, _checked_columns(columns, kind))
+    reader = CaseReader(kind, checked_columns(columns, kind))
     located = iterate_records(records)
     while chunk := [reader.read(place, record) for place, record in itertools.islice(located, _CHUNK)]:
         work.add(chunk)
     if not work.keys:
         raise ValueError("`records` must hold at least one record; got none")
     return work.finish(reader)
-
-
-def _checked_columns(columns: Any, kind: Kind) -> dict[str, str]:
-    allowed = (*COLUMNS[kind], "tools", "chat_template_kwargs")
-    if columns is None:
-        return {}
-    if not isinstance(columns, Mapping):
-        raise TypeError(f"`columns` must map names of this library to names in the records; got {describe(columns)}")
-    for name, target in columns.items():
-        if name not in allowed:
-            raise ValueError(f"`columns` must map names among {', '.join(allowed)}; got {describe(name)}")
-        if not isinstance(target, str):
-            raise TypeError(f"`columns` must map to names of columns; {name!r} maps to {describe(target)}")
-    return dict(columns)
 
 
 class _Work:

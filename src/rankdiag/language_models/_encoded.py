@@ -213,8 +213,10 @@ class Encoded:
         ------
         MissingExtraError
             If pyarrow is not installed.
-        TypeError, ValueError
-            If `path` is no path that a file can have.
+        TypeError
+            If `path` is no path.
+        ValueError
+            If no file can have this name.
         OSError
             If the file cannot be written.
 
