@@ -40,6 +40,12 @@ def pairs() -> list[dict[str, str]]:
     return [{"prompt": p, "chosen": c, "rejected": r} for p, c, r in _WRITTEN] + sums
 
 
+def many_pairs() -> list[dict[str, str]]:
+    """Return more pairs than one forward holds, the last one unusable."""
+    more = [{**pair, "prompt": f"{turn}. {pair['prompt']}"} for turn in range(3) for pair in pairs()]
+    return [*more, {"prompt": "Say nothing.", "chosen": " x", "rejected": " x"}]
+
+
 def save_model(folder: Path, *, dropout: float = 0.0) -> Path:
     """Write a tiny Llama with its tokenizer to a folder, so that a trainer can load it and its reference."""
     from transformers import LlamaConfig, LlamaForCausalLM

@@ -1,0 +1,64 @@
+"""One process of a data-parallel run: ``torchrun ... one_of_several.py MODEL_FOLDER OUT KIND MONITORED``."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from monitors.dpo_run import Reporter, dpo_trainer, many_pairs, plain_trainer, records, tiny_tokenizer
+from rankdiag.language_models import encode_preferences, run
+from rankdiag.monitors import DisplacementCallback, DisplacementLimit, _score
+
+
+def main(model_folder: Path, out: Path, kind: str, monitored: bool) -> None:
+    warnings.simplefilter("error")
+    warnings.filterwarnings("ignore", message="`(is_)?gradient_checkpointing")  # TRL uses old names of transformers
+    fed: list[int] = []
+
+    def counted(model: Any, plan: Any, outputs: Any, **options: Any) -> Any:
+        fed.append(plan.n_tokens)
+        return run(model, plan, outputs, **options)
+
+    _score.run = counted
+    make = dpo_trainer if kind == "dpo" else plain_trainer
+    options = {"max_steps": 8} if kind == "dpo" else {"steps": 8}
+    reporter = Reporter()
+    trainer = make(
+        model_folder, out / "run", ddp_backend="gloo", lr_scheduler_type="constant", callbacks=[reporter], **options
+    )
+    rank = trainer.args.process_index
+    assert trainer.args.world_size == 2
+    result: dict[str, Any] = {}
+    if monitored:
+        probe = encode_preferences(many_pairs(), tiny_tokenizer())
+        limit = DisplacementLimit(mean_below=1e6, patience=2)
+        monitor = DisplacementCallback(probe, every=3, out=out / "probe.jsonl", stop_if=limit).bind(trainer)
+        trainer.train()
+        assert monitor.report is not None
+        result = {
+            "delta_chosen": monitor.report.delta_chosen.tolist(),
+            "delta_rejected": monitor.report.delta_rejected.tolist(),
+            "ours": records(trainer, ours=True),
+            "fed": fed,
+            "tokens": _score.plan(probe, trainer.model, [_score.ResponseLogProbs()]).n_tokens,
+            "stopped": monitor.stopped,
+        }
+    else:
+        trainer.args.max_steps = 6  # where the gate of the other run stops it
+        trainer.train()
+    result |= {"step": trainer.state.global_step, "theirs": records(trainer, ours=False)}
+    (out / f"rank{rank}.json").write_text(json.dumps(result))
+    if rank == 0:
+        trainer.model.save_pretrained(out / "after")
+    torch.distributed.barrier()
+    os._exit(0)  # taking gloo and DDP down in order hangs now and then, with a monitor and without
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], sys.argv[4] == "monitored")
