@@ -122,7 +122,8 @@ def arguments(name: str) -> dict[str, Any]:
 
 
 def fuzzed_functions() -> tuple[Entry, ...]:
-    plain = [entry for entry in classes() if not dataclasses.is_dataclass(entry.value)]
+    records = [entry for entry in classes() if dataclasses.is_dataclass(entry.value) or hasattr(entry.value, "_fields")]
+    plain = [entry for entry in classes() if entry not in records]  # a record holds what it is given, as a tuple does
     built = [
         entry for entry in plain if not (issubclass(entry.value, BaseException) or inspect.isabstract(entry.value))
     ]

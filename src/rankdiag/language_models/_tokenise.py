@@ -39,6 +39,13 @@ class JointSplit(NamedTuple):
         What comes after it.
     prompt_is_prefix : bool
         Whether the whole prompt, tokenised alone, comes before the cut. False if tokens merged across the boundary.
+
+    Examples
+    --------
+    >>> from rankdiag.language_models import split_joint
+    >>> split = split_joint([1, 5], [1, 5, 7], [1, 5, 8, 9])
+    >>> split.rejected_ids, split.prompt_is_prefix
+    ([8, 9], True)
     """
 
     prompt_ids: list[int]
