@@ -582,7 +582,8 @@ def _check_heads(source: Rows, usable: Sequence[int], subjects: Sequence[Subject
             raise ValueError(
                 f"`models`: log-probabilities and head scores need output embeddings; {subject.name} has none"
             )
-        half = subject.dtype not in _TOLERANCE
+        # accelerate puts the autocast of a mixed-precision run around the model's own forward, not around its parts.
+        half = subject.dtype not in _TOLERANCE or hasattr(subject.causal, "_original_forward")
         feed = feed_plain(source, [row])
         ids = torch.from_numpy(feed.ids).to(subject.device)
         expected = subject.causal(input_ids=ids, use_cache=False).logits[0, -_COMPARED:]
