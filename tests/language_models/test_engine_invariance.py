@@ -12,12 +12,13 @@ from hypothesis import strategies as st
 
 from oracles.causal_zoo import EOS
 from oracles.engine_cases import EVERYTHING, PAIRS, ROLLOUTS, Case, as_encoded, gather, text
-from oracles.engine_oracle import deviations, expected_columns, expected_kl
+from oracles.engine_oracle import common_prefix, deviations, expected_columns, expected_kl, shared_positions
 from rankdiag.language_models import (
     HeadGram,
     HeadReward,
     LastState,
     LogProbs,
+    States,
     StateSums,
     TokenKL,
     TokenStats,
@@ -199,6 +200,24 @@ def test_last_state_is_the_same_under_both_ends(llama, layout):
     assert deviations({"last_state": implied["last_state"]}, {"last_state": given_["last_state"]})["last_state"] < 1e-5
     for place, value in implied["sum"].items():  # one state more: that of the last response token
         np.testing.assert_allclose(value - given_["sum"][place], given_["last_state"][place], rtol=1e-4, atol=1e-4)
+
+
+@LAYOUTS
+def test_what_two_responses_share_is_the_same_to_the_bit(llama, layout):
+    """So that differences of near-identical responses keep their digits: shared states cancel, they do not nearly."""
+    found = measure(llama, EVERYTHING, lambda: [States(), LogProbs(per_token=True)], layout=layout, token_budget=300)
+    tested = 0
+    for group in sorted({group for group, _, _ in EVERYTHING.rows()}):
+        rows = EVERYTHING.fed_group(group)
+        s = shared_positions(rows)
+        c = common_prefix([response for _, response, _ in rows])
+        for slot in range(1, len(rows)):
+            np.testing.assert_array_equal(found["states"][group, slot][:s], found["states"][group, 0][:s])
+            if s:
+                first, other = found["token_logp"][group, 0][:c], found["token_logp"][group, slot][:c]
+                np.testing.assert_array_equal(first, other)
+            tested += s > 0
+    assert tested > 15
 
 
 def test_several_outputs_in_one_run_are_what_each_gives_alone(llama):

@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+
 import pytest
 import torch
 
@@ -15,6 +21,10 @@ LAYOUTS = pytest.mark.parametrize("layout", ["plain", "packed"])
 
 def outputs():
     return [StateSums(), LastState(), LogProbs(per_token=True), TokenStats(), HeadGram()]
+
+
+def without_gram():
+    return [StateSums(), LastState(), LogProbs(per_token=True)]
 
 
 def measure(model, case, layout, made=outputs):
@@ -71,18 +81,91 @@ def test_a_prepared_model(zoo):
     assert max(deviations(measure(prepared, PAIRS, "auto"), expected).values()) < 1e-5
 
 
-@pytest.mark.slow
-def test_a_distributed_data_parallel_model(zoo, tmp_path):
+@pytest.fixture
+def one_process(tmp_path):
+    """A process group of this process alone."""
     import torch.distributed as dist
 
+    dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
+    yield
+    dist.destroy_process_group()
+
+
+@pytest.mark.slow
+def test_a_distributed_data_parallel_model(zoo, one_process):
     model = zoo.load("llama")
     expected = expected_columns(model, PAIRS)
-    dist.init_process_group("gloo", init_method=f"file://{tmp_path / 'store'}", rank=0, world_size=1)
-    try:
-        wrapped = torch.nn.parallel.DistributedDataParallel(model)
-        assert max(deviations(measure(wrapped, PAIRS, "auto"), expected).values()) < 1e-5
-    finally:
-        dist.destroy_process_group()
+    wrapped = torch.nn.parallel.DistributedDataParallel(model)
+    assert max(deviations(measure(wrapped, PAIRS, "auto"), expected).values()) < 1e-5
+
+
+def sharded(model, kind: str, world: int):
+    """Shard a model over the processes of the group, layer by layer."""
+    from torch.distributed.device_mesh import init_device_mesh
+    from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
+
+    mesh = init_device_mesh("cpu", (world,))
+    if kind == "fully_shard":
+        for layer in model.model.layers:
+            fully_shard(layer, mesh=mesh)
+        return fully_shard(model, mesh=mesh)
+    return FullyShardedDataParallel(model, device_id=torch.device("cpu"), device_mesh=mesh)
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:FSDP is switching to use:UserWarning")  # one process has nothing to shard
+@pytest.mark.parametrize("kind", ["fully_shard", "FullyShardedDataParallel"])
+def test_fully_sharded_models(zoo, one_process, kind):
+    model = zoo.load("llama")
+    expected = expected_columns(model, PAIRS, gram=False)
+    model = sharded(model, kind, 1)
+    for layout in ("plain", "packed"):
+        assert max(deviations(measure(model, PAIRS, layout, without_gram), expected).values()) < 1e-5
+
+
+WORKER = """
+import pickle, sys
+import torch
+import torch.distributed as dist
+from transformers import AutoModelForCausalLM
+sys.path.insert(0, sys.argv[1])
+from oracles.engine_cases import EVERYTHING, as_encoded, gather
+from rankdiag.language_models import LogProbs, StateSums, plan, run
+sys.path.insert(0, sys.argv[2])
+from test_engine_wrappers import sharded
+dist.init_process_group("gloo")
+rank = dist.get_rank()
+model = sharded(AutoModelForCausalLM.from_pretrained(sys.argv[3]).eval(), sys.argv[4], 2)
+made = [StateSums(), LogProbs()]
+whole = plan(as_encoded(EVERYTHING), model, made, token_budget=100)
+part = whole.shard(rank, 2)
+found = gather(run(model, part, made))
+with open(f"{sys.argv[5]}/{rank}.pickle", "wb") as file:
+    pickle.dump((found, len(part.batches), whole.layout), file)
+dist.barrier()
+dist.destroy_process_group()
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["fully_shard", "FullyShardedDataParallel"])
+def test_two_processes_with_a_sharded_model(zoo, tmp_path, kind):
+    """Every layer's parameters are gathered by both processes together: unequal numbers of batches may hang neither."""
+    (tmp_path / "worker.py").write_text(WORKER)
+    here = Path(__file__).parent
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+    subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", tmp_path / "worker.py",
+         here.parent, here, zoo.path("llama"), kind, tmp_path],
+        env=environment, check=True, timeout=120, capture_output=True,
+    )  # fmt: skip
+    parts = [pickle.loads((tmp_path / f"{rank}.pickle").read_bytes()) for rank in (0, 1)]
+    assert parts[0][1] != parts[1][1], "the case must not deal evenly"
+    merged = {name: {**parts[0][0][name], **parts[1][0][name]} for name in parts[0][0]}
+    expected = expected_columns(zoo.load("llama"), EVERYTHING, gram=False)
+    deviation = deviations(merged, expected)
+    assert set(deviation) == set(merged)
+    assert max(deviation.values()) < 1e-5, deviation
 
 
 @LAYOUTS
