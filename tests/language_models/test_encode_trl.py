@@ -105,3 +105,36 @@ def test_prompts_are_extracted_alike():
     trl = pytest.importorskip("trl")
     for row in IMPLICIT:
         assert extract_prompt(row) == trl.extract_prompt(dict(row))
+
+
+@pytest.mark.parametrize("keep", ["keep_start", "keep_end"])
+@pytest.mark.parametrize("limit", [40, 200, 500])
+def test_truncation_is_that_of_the_collator(keep, limit):
+    pytest.importorskip("trl")
+    from trl.trainer.dpo_trainer import DataCollatorForPreference
+
+    path = data_file("code_math_pairs.jsonl")
+    if path is None:
+        pytest.skip("code_math_pairs.jsonl is not there; RANKDIAG_DATA names the folder of it")
+    tok, rows = tiny_tokenizer(1024), rows_of(path)[::5]
+    whole = encode_preferences(rows, tok)
+    cut = encode_preferences(rows, tok, max_length=limit, truncation=keep)
+    columns = zip(whole.prompt_ids, whole.chosen_ids, whole.rejected_ids, strict=True)
+    names = ("prompt_ids", "chosen_ids", "rejected_ids")
+    examples = [dict(zip(names, (part.tolist() for part in parts), strict=True)) for parts in columns]
+    batch = DataCollatorForPreference(pad_token_id=0, max_length=limit, truncation_mode=keep)(examples)
+    checked = 0
+    for i, status in enumerate(cut.status):
+        if status not in {"ok", "identical"}:
+            continue
+        for slot in (0, 1):
+            row = slot * len(rows) + i
+            ids = batch["input_ids"][row][batch["attention_mask"][row].bool()].tolist()
+            part = batch["completion_mask"][row].bool()
+            prompt = cut.prompt_ids[i][cut.prompt_start[2 * i + slot] :].tolist()
+            response = cut.response_ids[2 * i + slot].tolist()
+            assert prompt + response == ids
+            assert response == batch["input_ids"][row][part].tolist()
+            checked += 1
+    assert checked >= 10
+    assert cut.n_truncated > 0
