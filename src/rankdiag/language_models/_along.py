@@ -7,6 +7,7 @@ extrapolated, with the parameters put back to the bit.
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -112,7 +113,14 @@ def _forward_mode(
     change = np.full(len(data.response_ids), np.nan)
     values = {name: parameter.detach() for name, parameter in parameters.items()}
     # The fused attention kernels have no forward-mode rule; the plain one has.
-    with untouched([subject], gradients=True), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
+    with (
+        untouched([subject], gradients=True),
+        torch.no_grad(),
+        sdpa_kernel(SDPBackend.MATH),
+        warnings.catch_warnings(),
+    ):
+        # torch's own first call of forward mode warns of a part of torch that it uses itself.
+        warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=DeprecationWarning)
         for row in range(len(data.response_ids)):
             if data.status[int(data.group[row])] != "ok":
                 continue

@@ -302,7 +302,10 @@ def untouched(subjects: Sequence[Subject], *, gradients: bool = False) -> Iterat
         try:
             for module in training:
                 module.training = False
-            with torch.enable_grad() if gradients else torch.inference_mode():
+            # Gathered parts of a sharded model must not become inference tensors.
+            sharded = any(subject.root is not None for subject in subjects)
+            quiet = torch.no_grad() if sharded else torch.inference_mode()
+            with torch.enable_grad() if gradients else quiet:
                 yield
         finally:
             for module in training:
