@@ -103,13 +103,15 @@ def sharded(model, kind: str, world: int):
     """Shard a model over the processes of the group, layer by layer."""
     from torch.distributed.device_mesh import init_device_mesh
     from torch.distributed.fsdp import FullyShardedDataParallel, fully_shard
+    from torch.distributed.fsdp.wrap import ModuleWrapPolicy
 
     mesh = init_device_mesh("cpu", (world,))
     if kind == "fully_shard":
         for layer in model.model.layers:
             fully_shard(layer, mesh=mesh)
         return fully_shard(model, mesh=mesh)
-    return FullyShardedDataParallel(model, device_id=torch.device("cpu"), device_mesh=mesh)
+    layers = ModuleWrapPolicy({type(model.model.layers[0])})
+    return FullyShardedDataParallel(model, device_id=torch.device("cpu"), device_mesh=mesh, auto_wrap_policy=layers)
 
 
 @pytest.mark.slow
@@ -154,11 +156,18 @@ def test_two_processes_with_a_sharded_model(zoo, tmp_path, kind):
     (tmp_path / "worker.py").write_text(WORKER)
     here = Path(__file__).parent
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", tmp_path / "worker.py",
-         here.parent, here, zoo.path("llama"), kind, tmp_path],
-        env=environment, check=True, timeout=120, capture_output=True,
-    )  # fmt: skip
+    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
+    arguments = [tmp_path / "worker.py", here.parent, here, zoo.path("llama"), kind, tmp_path]
+    with (tmp_path / "log").open("w") as log:
+        started = subprocess.Popen([*command, *map(str, arguments)], env=environment, stdout=log, stderr=log)
+        try:
+            code = started.wait(timeout=60)
+        except subprocess.TimeoutExpired:
+            code = "the processes wait for each other"
+        finally:
+            started.terminate()  # the launcher ends the processes that it started
+            started.wait(timeout=40)
+    assert code == 0, (tmp_path / "log").read_text()[-2000:]
     parts = [pickle.loads((tmp_path / f"{rank}.pickle").read_bytes()) for rank in (0, 1)]
     assert parts[0][1] != parts[1][1], "the case must not deal evenly"
     merged = {name: {**parts[0][0][name], **parts[1][0][name]} for name in parts[0][0]}
