@@ -85,7 +85,7 @@ def rule_columns(result: type[Result] | Result) -> tuple[str, ...]:
     """Return the names that a rule on this kind of result may use."""
     if isinstance(result, Table) or (isinstance(result, type) and issubclass(result, Table)):
         return tuple(column.name for column in result.columns)
-    return ()
+    return tuple(getattr(result, "rule_names", ()))
 
 
 def flag(result: Result, rules: Iterable[str | Threshold]) -> tuple[Finding, ...]:
@@ -131,6 +131,11 @@ def _compare(result: Result, rule: Threshold) -> list[Finding]:
         rows = [
             (str(getattr(row, "name", index)), getattr(row, rule.quantity)) for index, row in enumerate(result.rows)
         ]
+    elif rule.quantity in getattr(result, "columns", ()):  # one number for each entry, in arrays
+        values = cast(Any, result).column(rule.quantity)
+        usable = cast(Any, result).usable
+        named = zip(cast(Any, result).keys, values.tolist(), usable.tolist(), strict=True)
+        rows = [(key, value if good else None) for key, value, good in named]
     elif hasattr(result, rule.quantity):
         rows = [("", getattr(result, rule.quantity))]
     else:

@@ -116,7 +116,7 @@ def _batches(
     progress: bool,
 ) -> Iterator[Columns]:
     done = frozenset(journal.done()) if journal is not None else frozenset()
-    memory = _Memory()
+    memory, noted = _Memory(), 0
     plan.splits.clear()
     keys = plan.data.keys
     sharded = any(subject.root is not None for subject in subjects)
@@ -133,6 +133,9 @@ def _batches(
                     columns = _reduced(plan, batch, reduce(columns))
                 if journal is not None:
                     journal.append(columns)
+                    for split in plan.splits[noted:]:
+                        journal.note({"out of memory": split, "batch": batch.index})
+                    noted = len(plan.splits)
                 yield columns
             bar.advance(batch.n_tokens)
         if sharded and plan.batches:

@@ -167,23 +167,29 @@ def score_preferences(
     every = (*_ALWAYS, *wanted, *extra)
     reduce = _pair_scores(made, every, keep_sums=keep_sums)
     missing = _unusable_rows(made, every)
-    manifest = {**made.to_manifest(), "subject": "preference", "columns": list(every), "keep_sums": keep_sums}
+    manifest = {
+        **made.to_manifest(),
+        "subject": "preference",
+        "columns": list(every),
+        "keep_sums": keep_sums,
+        "autocast": None if autocast is None else str(autocast).removeprefix("torch."),
+        "remarks": list(_remarks(made)),
+    }
     if folder is None:
         parts = _run.run(model, made, outputs, reduce=reduce, autocast=autocast, progress=progress)
         rows = _collect(every, pairs, [missing, *parts])
-        return _scores(pairs.keys, pairs.status, rows, manifest, _remarks(made))
+        return _scores(pairs.keys, pairs.status, rows, manifest)
     if not boolean(resume, "resume") and (folder / "manifest.json").exists():
         raise ValueError(f"`out` holds a journal already: {str(folder)!r}. Pass resume=True, or another folder")
-    manifest["autocast"] = None if autocast is None else str(autocast).removeprefix("torch.")
-    manifest["keys"] = len(pairs.keys)
-    journal = Journal(folder, manifest, rank=place[0])
-    if place[0] == 0:
-        journal.append(missing)
-    own = made.shard(*place)
-    for _ in _run.run(model, own, outputs, reduce=reduce, journal=journal, autocast=autocast, progress=progress):
-        pass
-    journal.close()
-    return _read_journal(folder, every, pairs, manifest, _remarks(made))
+    with Journal(folder, manifest, rank=place[0]) as journal:
+        if place[0] == 0:
+            journal.append(missing)
+        own = made.shard(*place)
+        for _ in _run.run(model, own, outputs, reduce=reduce, journal=journal, autocast=autocast, progress=progress):
+            pass
+    if keep_sums and place[0] == 0:
+        _blank(folder, missing.group)
+    return _from_journal(folder)
 
 
 # --- one batch -----------------------------------------------------------------------------------------------------
@@ -315,11 +321,7 @@ def _collect(every: Sequence[str], pairs: EncodedPreferences, parts: Sequence[Co
 
 
 def _scores(
-    keys: tuple[str, ...],
-    status: tuple[str, ...],
-    rows: Mapping[str, Floats],
-    manifest: Mapping[str, Any],
-    remarks: tuple[str, ...],
+    keys: tuple[str, ...], status: tuple[str, ...], rows: Mapping[str, Floats], manifest: Mapping[str, Any]
 ) -> PreferenceScores:
     return PreferenceScores(
         keys=keys,
@@ -330,24 +332,31 @@ def _scores(
         model=manifest["models"][0],
         data_fingerprint=manifest["data"],
         manifest=manifest,
-        remarks=remarks,
+        remarks=tuple(manifest["remarks"]),
     )
 
 
-def _read_journal(
-    folder: Path, every: Sequence[str], pairs: EncodedPreferences, manifest: Mapping[str, Any], remarks: tuple[str, ...]
-) -> PreferenceScores:
-    found = {row["key"]: row for row in Journal.read(folder)}
-    keys = tuple(key for key in pairs.keys if key in found)
-    status = tuple(str(found[key]["status"]) for key in keys)
-    rows = {name: np.array([_number(found[key][name]) for key in keys], dtype=np.float64) for name in every}
-    if len(keys) == len(pairs):
-        Journal.merge_folder(folder, folder / _MERGED, keys=pairs.keys)
-    return _scores(keys, status, rows, manifest, remarks)
+def _from_journal(folder: Path) -> PreferenceScores:
+    """Return the rows that are there; if these are all, write them into one file as well."""
+    manifest = Journal.manifest(folder)
+    found = list(Journal.read(folder))
+    rows = {
+        name: np.array([np.nan if row[name] is None else row[name] for row in found], dtype=np.float64)
+        for name in manifest["columns"]
+    }
+    if len(found) == manifest["n_groups"]:
+        Journal.merge_folder(folder, folder / _MERGED)
+    return _scores(tuple(row["key"] for row in found), tuple(row["status"] for row in found), rows, manifest)
 
 
-def _number(value: Any) -> float:
-    return float("nan") if value is None else float(value)
+def _blank(folder: Path, groups: Any) -> None:
+    """Put NaN where an unusable pair has no sums."""
+    for name in _SUMS:
+        path = folder / f"{name}.npy"
+        if path.exists() and len(groups):
+            sums = np.load(path, mmap_mode="r+", allow_pickle=False)
+            sums[groups] = np.nan
+            sums.flush()
 
 
 def merge_scores(path: str | os.PathLike[str]) -> PreferenceScores:
@@ -368,9 +377,15 @@ def merge_scores(path: str | os.PathLike[str]) -> PreferenceScores:
     FileNotFoundError
         If there is no journal.
     ValueError
-        If rows are missing, two processes wrote different rows for one key, or a file is damaged.
+        If rows are missing, two processes wrote different rows for one key, a file is damaged, or the journal is not of
+        `score_preferences`.
     """
-    raise NotImplementedError
+    folder = Path(path)
+    manifest = Journal.manifest(folder)
+    if manifest.get("subject") != "preference":
+        raise ValueError(f"`path` must hold the journal of score_preferences; {str(folder)!r} holds another one")
+    Journal.merge_folder(folder, folder / _MERGED)
+    return _from_journal(folder)
 
 
 def sequence_log_probs(
