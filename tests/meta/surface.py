@@ -99,8 +99,17 @@ def methods(cls: type) -> dict[str, Any]:
         name: value
         for base in bases
         for name, value in vars(base).items()
-        if not name.startswith("_") and isinstance(value, kinds)
+        if not name.startswith("_") and isinstance(value, kinds) and not _is_hook(cls, name)
     }
+
+
+def _is_hook(cls: type, name: str) -> bool:
+    """Whether a class of another package prescribes this method, with keywords that it may add to at any time."""
+    foreign = [base for base in cls.__mro__ if base.__module__.partition(".")[0] not in {"rankdiag", "builtins"}]
+    prescribed = next((vars(base)[name] for base in foreign if name in vars(base)), None)
+    if not isinstance(prescribed, types.FunctionType):
+        return False
+    return any(p.kind is p.VAR_KEYWORD for p in inspect.signature(prescribed).parameters.values())
 
 
 def method_entries() -> tuple[Entry, ...]:
