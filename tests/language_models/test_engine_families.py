@@ -50,21 +50,21 @@ def all_outputs():
     return [StateSums(), States(), LastState(), LogProbs(per_token=True), TokenStats()]
 
 
-def measured(model, case: Case, layout: str, **options) -> dict[str, float]:
-    """Run everything in one pass and return the deviation of each column from the oracle."""
+def measured(model, case: Case, layout: str, *, truth=None, **options) -> dict[str, float]:
+    """Run everything in one pass; return the deviation of each column from the oracle on the model, or on `truth`."""
     plan_ = plan(as_encoded(case), model, all_outputs(), layout=layout, **options)
     found = gather(run(model, plan_, all_outputs()))
     assert set(found) == EVERY_COLUMN
-    return deviations(found, expected_columns(model, case, gram=False))
+    return deviations(found, expected_columns(truth or model, case, gram=False))
 
 
-def measured_grams(model, cases, layout: str, **options) -> dict[str, float]:
+def measured_grams(model, cases, layout: str, *, truth=None, **options) -> dict[str, float]:
     """Run both Gram readings, and sums beside them."""
     worst: dict[str, float] = {}
     for label in cases:
         case, outputs = GRAM_CASES[label], [HeadGram(unembedding_terms=True), StateSums(), LogProbs()]
         plan_ = plan(as_encoded(case), model, outputs, layout=layout, **options)
-        found = deviations(gather(run(model, plan_, outputs)), expected_columns(model, case, ufm=True))
+        found = deviations(gather(run(model, plan_, outputs)), expected_columns(truth or model, case, ufm=True))
         assert {"head_gram", "ufm_gram", "sum", "logp"} <= set(found)
         worst = {name: max(value, worst.get(name, 0.0)) for name, value in found.items()}
     return worst
@@ -250,17 +250,26 @@ def test_models_in_double_precision_agree_to_rounding(zoo, layout):
         assert max(found.values()) < 1e-6, (name, found)
 
 
+def rounding(model, truth) -> dict[str, float]:
+    """How far a model in half precision is from itself in float64, when it runs one sequence at a time."""
+    worst: dict[str, float] = {}
+    for case in CASES.values():
+        own = deviations(expected_columns(model, case, gram=False), expected_columns(truth, case, gram=False))
+        worst |= {column: max(value, worst.get(column, 0.0)) for column, value in own.items()}
+    return worst
+
+
 @pytest.mark.parametrize("layout", ["plain", "packed"])
 @pytest.mark.parametrize("name", ["llama", "gpt2"])
-def test_models_in_bfloat16_stay_within_their_rounding(zoo, name, layout):
-    # 8 bits of mantissa, two layers of a dozen roundings each: a relative error of about 2^-8 sqrt(24) = 2 % a state.
+def test_models_in_bfloat16_stay_within_their_own_rounding(zoo, name, layout):
+    """The engine may add no error of its own size to that of the model: a factor of 3 for another order of sums."""
     model = zoo.load(name, dtype=torch.bfloat16)
-    exact = copy.deepcopy(model).double()
-    found = gather(run(model, plan(as_encoded(PAIRS), model, all_outputs(), layout=layout), all_outputs()))
-    deviation = deviations(found, expected_columns(exact, PAIRS, gram=False))
-    assert max(deviation[column] for column in ("states", "last_state", "sum", "sum_beyond")) < 0.06, deviation
-    assert max(deviation[column] for column in ("logp", "token_logp", "surprisal", "entropy")) < 0.15, deviation
-    assert deviation["n_states"] == deviation["n_tokens"] == deviation["n_shared"] == 0
+    truth = copy.deepcopy(model).double()
+    own = rounding(model, truth)
+    assert own["states"] < 0.1
+    found = measured(model, EVERYTHING, layout, truth=truth)
+    assert all(found[column] < 3 * own[column] + 2**-8 for column in own), (found, own)
+    assert found["n_states"] == found["n_tokens"] == found["n_shared"] == 0
 
 
 def test_sums_of_bfloat16_states_are_not_summed_in_bfloat16(zoo):
@@ -368,17 +377,21 @@ def test_the_whole_grid(zoo, name, request):
     family = FAMILIES[name]
     lines = []
     for attention in family.attention:
-        for dtype, limit in ((torch.float32, 1e-5), (torch.float64, 1e-6)):
+        for dtype, limit in ((torch.float32, 1e-5), (torch.float64, 1e-6), (torch.bfloat16, None)):
             model = zoo.load(name, attention=attention, dtype=dtype)
+            truth = model if limit else copy.deepcopy(model).double()
             for layout in ("plain", "packed") if family.packed is True else ("plain",):
                 worst: dict[str, float] = {}
-                for budget in (64, 4096):
-                    parts = [measured(model, case, layout, token_budget=budget) for case in CASES.values()]
-                    parts.append(measured_grams(model, GRAM_CASES, layout, token_budget=budget))
-                    for part in parts:
-                        worst |= {column: max(value, worst.get(column, 0.0)) for column, value in part.items()}
+                parts = [measured(model, case, layout, truth=truth, token_budget=64) for case in CASES.values()]
+                parts.append(measured_grams(model, GRAM_CASES, layout, truth=truth, token_budget=64))
+                for part in parts:
+                    worst |= {column: max(value, worst.get(column, 0.0)) for column, value in part.items()}
                 lines.append((name, attention, str(dtype).removeprefix("torch."), layout, worst))
-                assert max(worst.values()) < limit, (attention, dtype, layout, worst)
+                if limit:
+                    assert max(worst.values()) < limit, (attention, dtype, layout, worst)
+                else:
+                    own = rounding(model, truth)
+                    assert all(worst[column] < 3 * own[column] + 2**-8 for column in own), (worst, own)
     shown = (
         "states",
         "sum",
