@@ -59,10 +59,10 @@ def model_fingerprint(model: Any) -> dict[str, Any]:
         count += tensor.numel()
         digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
         digest.update(_sample(tensor))
-    name = getattr(config, "_name_or_path", None)
+    given = getattr(config, "_name_or_path", None)
     return {
         "class": subject.name,
-        "name": str(name) if name else None,
+        "name": str(given) if given else None,
         "revision": getattr(config, "_commit_hash", None),
         "dtype": str(subject.dtype).removeprefix("torch."),
         "attention": subject.attention,

@@ -70,7 +70,7 @@ def ches_columns(sum_chosen: Floats, difference: Floats, n_chosen: Floats, n_rej
 
 
 def _dot(a: Floats, b: Floats) -> Floats:
-    return np.einsum("nd,nd->n", a, b)
+    return np.asarray(np.einsum("nd,nd->n", a, b), dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -227,12 +227,12 @@ def _result(sum_chosen: Floats, difference: Floats, n_chosen: Floats, n_rejected
         raise ValueError(
             f"pair {int(over.argmax())}: the squared sums of the states exceed float64; scale all states down"
         )
-    columns |= {"n_chosen": np.array(n_chosen), "n_rejected": np.array(n_rejected)}
-    for array in columns.values():
+    fields: dict[str, Any] = {**columns, "n_chosen": np.array(n_chosen), "n_rejected": np.array(n_rejected)}
+    for array in fields.values():
         array.flags.writeable = False
     fall = float((columns["relative"] > 0).mean())
     return ChesResult(
-        **columns,
+        **fields,
         explanation=(
             f"{fall:.0%} of {len(n_chosen)} pairs have a positive score: their states are so alike, or their rejected "
             "response so much longer, that both responses are expected to fall. Scores rank the pairs of one dataset "
@@ -330,7 +330,9 @@ def ches_from_states(
     shared = None if n_shared is None else _sequence(n_shared, "n_shared")
     if shared is not None and len(shared) != len(plus):
         raise ValueError(f"`n_shared` must have one entry for each of {len(plus)} pairs; got {len(shared)}")
-    sums, differences, lengths = [], [], []
+    sums: list[Floats] = []
+    differences: list[Floats] = []
+    lengths: list[tuple[int, int]] = []
     for pair, (first, second) in enumerate(zip(plus, minus, strict=True)):
         a, b = _states(first, "chosen", pair), _states(second, "rejected", pair)
         if a.shape[1] != b.shape[1]:
@@ -385,12 +387,12 @@ def ches_from_sums(sum_chosen: Any, sum_rejected: Any, n_chosen: Any, n_rejected
     minus = as_float64(sum_rejected, "sum_rejected", ndim=2, expected="sums of states (N, d)")
     if plus.shape != minus.shape:
         raise ValueError(f"`sum_rejected` must have the shape of `sum_chosen`, {plus.shape}; got {minus.shape}")
-    lengths = [_lengths(value, name, len(plus)) for value, name in ((n_chosen, "n_chosen"), (n_rejected, "n_rejected"))]
+    n_plus, n_minus = _lengths(n_chosen, "n_chosen", len(plus)), _lengths(n_rejected, "n_rejected", len(plus))
     with np.errstate(over="ignore", invalid="ignore"):
         difference = minus - plus
     if not np.isfinite(difference).all():
         raise ValueError("`sum_rejected` minus `sum_chosen` must be finite; the sums exceed float64")
-    return _result(plus, difference, *lengths, _dtype(sum_chosen))
+    return _result(plus, difference, n_plus, n_minus, _dtype(sum_chosen))
 
 
 def ches_from_padded(chosen: Any, chosen_mask: Any, rejected: Any, rejected_mask: Any) -> ChesResult:

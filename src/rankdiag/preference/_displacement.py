@@ -264,13 +264,13 @@ class DisplacementReport(PairColumns):
 
 
 _READING = (
-    "A mean change of about 0 or above is fine; down to -1 nat a response is common and usually benign. Below -10 nats, "
-    "or below -0.1 nat a token while the margin grows, the policy is mostly unlearning the rejected responses: read "
-    "generations, and see where the probability went (mass_by_group).",
+    "A mean change of about 0 or above is fine; down to -1 nat a response is common and usually benign. Below -10 "
+    "nats, or below -0.1 nat a token while the margin grows, the policy is mostly unlearning the rejected responses: "
+    "read generations, and see where the probability went (mass_by_group).",
     "Harm is decided by where the probability goes, not by how much of it moves.",
     "If both responses fall in more than half of the pairs, pairs are too alike, beta is too small or the learning "
-    "rate too high. Remedies, in the order that the paper supports: pairs that differ more (filter, sample again), a term "
-    "that raises the chosen response, losses that weigh it more (DPOP).",
+    "rate too high. Remedies, in the order that the paper supports: pairs that differ more (filter, sample again), a "
+    "term that raises the chosen response, losses that weigh it more (DPOP).",
 )
 
 
@@ -316,8 +316,8 @@ def displacement_report(
     Notes
     -----
     A pair is displaced if ln pi(chosen) fell; the dataset is if the loss fell and the mean of the summed changes is
-    below 0 ([U] Definition 1, both strict). The interval is a percentile bootstrap over pairs with 1000 resamples. Pairs with
-    NaN in any record are left out of everything and counted. Time O(1000 N), memory bounded.
+    below 0 ([U] Definition 1, both strict). The interval is a percentile bootstrap over pairs with 1000 resamples.
+    Pairs with NaN in any record are left out of everything and counted. Time O(1000 N), memory bounded.
 
     References
     ----------

@@ -119,8 +119,10 @@ def single_token_dynamics(W: Any, h: Any, chosen: int, rejected: int, weight: fl
     pair = matrix.take(np.array([plus, minus]))
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
         difference = pair[0] - pair[1]
-        both = np.concatenate([block @ np.stack([state, difference], axis=1) for _, block in matrix.blocks()])
-        logits, alignment = both.T
+        logits, alignment = (
+            np.concatenate(part)
+            for part in zip(*((block @ state, block @ difference) for _, block in matrix.blocks()), strict=True)
+        )
         top = int(logits.argmax())
         probs = np.exp(logits - logits[top])
         probs /= probs.sum()
@@ -270,10 +272,7 @@ def multi_token_dynamics(
     rejected = Response.checked(matrix, rejected_states, rejected_ids, "rejected_states", "rejected_ids")
     shared = _checked_shared(n_shared, chosen, rejected)
     w_plus, w_minus = real(w_chosen, "w_chosen"), real(w_rejected, "w_rejected")
-    third = tuple(
-        Response.checked(matrix, states, ids, f"others[{i}][0]", f"others[{i}][1]")
-        for i, (states, ids) in enumerate(_pairs(others))
-    )
+    third = _third_responses(matrix, others)
     stack = stack_responses(chosen, rejected, third, shared)
     head = read_head(matrix, stack.states, stack.all_ids(), gram=stack.pair)
     with np.errstate(over="ignore", invalid="ignore", under="ignore"):
@@ -336,16 +335,23 @@ def _checked_shared(n_shared: Any, chosen: Response, rejected: Response) -> int:
     return shared
 
 
-def _pairs(others: Any) -> Sequence[tuple[Any, Any]]:
+def _third_responses(matrix: Unembedding, others: Any) -> tuple[Response, ...]:
     rule = "`others` must be a list of pairs (states, ids)"
     if not isinstance(others, (list, tuple)):
         raise TypeError(f"{rule}; got {describe(others)}")
-    for entry in others:
+    found = []
+    for i, entry in enumerate(others):
         if not isinstance(entry, (list, tuple)):
-            raise TypeError(f"{rule}; got an entry {describe(entry)}")
+            raise TypeError(f"{rule}; got {describe(entry)} as entry {i}")
         if len(entry) != 2:
-            raise ValueError(f"{rule}; got an entry of {len(entry)} parts")
-    return others
+            raise ValueError(f"{rule}; got {len(entry)} parts as entry {i}")
+        try:
+            found.append(Response.checked(matrix, entry[0], entry[1], "states", "ids"))
+        except TypeError as error:
+            raise TypeError(f"entry {i} of `others`: {error}") from None
+        except ValueError as error:
+            raise ValueError(f"entry {i} of `others`: {error}") from None
+    return tuple(found)
 
 
 def multi_sample_dynamics(W: Any, hidden: Any, chosen: Any, rejected: Any, weights: Any = 1.0) -> MultiSampleDynamics:

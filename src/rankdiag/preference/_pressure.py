@@ -62,8 +62,8 @@ class DatasetPressure(Result):
         share = float((self.pressure[usable] > 0).mean()) if usable.any() else float("nan")
         return (
             f"A step on the whole dataset is predicted to push {share:.0%} of the chosen responses down. Of the scores "
-            "of this kind only the one at the head orders the outcomes of batch training well; where it matters, predict "
-            "the step itself with logprob_change_along."
+            "of this kind only the one at the head orders the outcomes of batch training well; where it matters, "
+            "predict the step itself with logprob_change_along."
         )
 
     def document(self) -> Document:

@@ -210,7 +210,7 @@ def simulate_single_token(
             dtype=matrix.dtype,
             details={
                 "loss": loss if isinstance(loss, str) else getattr(loss, "__name__", "a function"),
-                "beta": beta,
+                "beta": None if beta is None else float(beta),
                 **{key: value for key, value in (loss_options or {}).items() if isinstance(value, (int, float, str))},
             },
         ),

@@ -22,6 +22,7 @@ Floats = NDArray[np.float64]
 Ids = NDArray[np.int64]
 
 _BLOCK = 1 << 22  # entries of one block in float64: 32 MB
+_CACHED = 1 << 17  # entries that stay in the cache between a check and a product with a vector or two: 1 MB
 _EXPECTED = "an unembedding matrix (V, d)"
 
 
@@ -71,14 +72,14 @@ class Unembedding:
         Parameters
         ----------
         rows : int, optional
-            Rows of one block; None takes about four million entries.
+            Rows of one block; None takes as many as stay in the cache.
 
         Raises
         ------
         ValueError
             If an entry is not finite.
         """
-        step = max(1, _BLOCK // self.shape[1]) if rows is None else rows
+        step = max(1, _CACHED // self.shape[1]) if rows is None else rows
         for start in range(0, self.shape[0], step):
             yield start, as_float64(self._source[start : start + step], "W", expected=_EXPECTED)
 

@@ -524,12 +524,13 @@ def displacement_score(
     kind = choice(level, "level", ("ches", "head", "ufm", "full"))
     if parameters is not None and kind != "full":
         raise ValueError(f"`parameters` belongs to level 'full'; got level {kind!r}")
-    outputs: list[Any] = {
-        "ches": [_outputs.StateSums()],
-        "head": [HeadGram()],
-        "ufm": [HeadGram(unembedding_terms=True)],
-        "full": [_outputs.LogProbs()],
-    }[kind]
+    by_level: dict[str, Any] = {
+        "ches": _outputs.StateSums(),
+        "head": HeadGram(),
+        "ufm": HeadGram(unembedding_terms=True),
+        "full": _outputs.LogProbs(),
+    }
+    outputs = [by_level[kind]]
     made = plan(pairs, model, outputs, layout=layout, token_budget=token_budget)
     products = {name: np.full(len(pairs), np.nan) for name in ("chosen_sq", "cross", "rejected_sq", "score")}
     if kind == "full":
@@ -545,13 +546,16 @@ def displacement_score(
     return DisplacementScores(
         keys=pairs.keys,
         status=pairs.status,
-        level=kind,
+        level=cast(Level, kind),
         layout=made.layout,
         model=manifest["models"][0],
         data_fingerprint=pairs.fingerprint,
         manifest={**manifest, "level": kind},
         remarks=_remarks(made),
-        **products,
+        chosen_sq=products["chosen_sq"],
+        cross=products["cross"],
+        rejected_sq=products["rejected_sq"],
+        score=products["score"],
     )
 
 
