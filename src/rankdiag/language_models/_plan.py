@@ -217,6 +217,7 @@ def plan(
     layout: Literal["auto", "plain", "packed"] = "auto",
     token_budget: int | None = None,
     response_end: Literal["given", "implied_eos"] = "given",
+    checked: SelfCheck | None = None,
 ) -> Plan:
     """Plan a run: check the data against the models, choose the layout, make batches.
 
@@ -235,6 +236,8 @@ def plan(
         Padded tokens of one forward; None takes 1024 on a CPU and 16384 on an accelerator.
     response_end : {"given", "implied_eos"}
         Whether a response ends where its ids end, or with one EOS more.
+    checked : SelfCheck, optional
+        Of an earlier plan for the same models: it is believed, and the comparison of the layouts not made again.
 
     Returns
     -------
@@ -283,7 +286,7 @@ def plan(
     check = SelfCheck(verdict="not needed", reason=reason)
     with untouched(subjects):
         if trees:
-            check = _self_check(source, trees, subjects)
+            check = _self_check(source, trees, subjects) if checked is None else checked
             if check.verdict == "failed":
                 if chosen == "packed":
                     raise ValueError(

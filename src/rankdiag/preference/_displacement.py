@@ -355,7 +355,7 @@ def displacement_report(
     gained = (after.chosen - reference.chosen)[use] > (after.rejected - reference.rejected)[use]
     mean = float(plus.mean())
     loss_before, loss_after = float(start.loss.mean()), float(end.loss.mean())
-    arrays = {
+    arrays: dict[str, Any] = {
         "delta_chosen": delta_chosen,
         "delta_rejected": delta_rejected,
         "margin_change": margin,

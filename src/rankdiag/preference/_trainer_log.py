@@ -134,7 +134,7 @@ def from_trainer_log(log_history: Sequence[Mapping[str, Any]], beta: float) -> T
         plus, minus = np.array(chosen) / scale, np.array(rejected) / scale
     if not np.isfinite(plus).all():
         raise ValueError(f"`beta` must not be so small that rewards divided by it exceed float64; got {scale!r}")
-    arrays = {
+    arrays: dict[str, Any] = {
         "steps": np.array(steps, dtype=np.int64),
         "mean_delta_chosen": plus,
         "mean_delta_rejected": minus,
