@@ -24,66 +24,9 @@ Layout = Literal["auto", "plain", "packed"]
 class _BatchFunction:
     """What `as_batch_fn` returns; picklable if models, tokenizer and reduction are."""
 
-    def __init__(self, models: Any, outputs: tuple[Output, ...], reduce: Reduce | None, options: dict[str,
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-   
-    Any])
-    -> None:
+    def __init__(
+        self, models: Any, outputs: tuple[Output, ...], reduce: Reduce | None, options: dict[str, Any]
+    ) -> None:
         self._models, self._outputs, self._reduce, self._options = models, outputs, reduce, options
         self._check: SelfCheck | None = None
 
@@ -138,8 +81,8 @@ def as_batch_fn(
     outputs : sequence of Output
         What to read.
     reduce : callable, optional
-        From the columns of whole groups to one entry for each group; without it a record gets a list, one entry for each
-        of its responses.
+        From the columns of whole groups to one entry for each group; without it a record gets a list, one entry for
+        each of its responses.
     tokenizer : tokenizer, optional
         See `encode`.
     kind : {"pairs", "responses", "ids"}

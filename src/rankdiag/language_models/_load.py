@@ -90,8 +90,10 @@ def load_language_model(
         )
     _refuse_pickles(place)
     tokenizer = _try(place, "a tokenizer", lambda: transformers.AutoTokenizer.from_pretrained(place, **common))
-    options = {} if attn_implementation is None else {"attn_implementation": string(attn_implementation,
-    "attn_implementation")} model = _try(
+    options: dict[str, Any] = {}
+    if attn_implementation is not None:
+        options["attn_implementation"] = string(attn_implementation, "attn_implementation")
+    model = _try(
         place,
         "a causal language model with weights in safetensors",
         lambda: transformers.AutoModelForCausalLM.from_pretrained(
@@ -134,8 +136,8 @@ def _refuse_pickles(place: str) -> None:
     folder = Path(place)
     if folder.is_dir() and not any(folder.glob("*.safetensors")) and any((folder / name).exists() for name in _PICKLES):
         raise ValueError(
-            f"`path` {place!r} has its weights in a pickle, which can run any code and is not read. Convert it where you "
-            "trust it: load it with transformers and call save_pretrained"
+            f"`path` {place!r} has its weights in a pickle, which can run any code and is not read. Convert it where "
+            "you trust it: load it with transformers and call save_pretrained"
         )
 
 
