@@ -124,7 +124,7 @@ monitor = DisplacementCallback(
     probe,
     every=2,
     out=folder / "displacement.jsonl",
-    stop_if=DisplacementLimit(mean_below=-10.0, patience=3),
+    stop_if=DisplacementLimit(mean_below=-5.0, patience=3),
 ).bind(trainer)
 trainer.train()
 
