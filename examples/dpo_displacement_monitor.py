@@ -19,9 +19,7 @@ import tempfile
 import warnings
 from pathlib import Path
 
-os.environ.setdefault("HF_HUB_OFFLINE", "1")
-# TRL still calls parts of transformers by their old names.
-warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)
+os.environ["HF_HUB_OFFLINE"] = "1"  # nothing here needs a network
 
 import datasets
 import matplotlib as mpl
@@ -36,6 +34,8 @@ from rankdiag.monitors import DisplacementCallback, DisplacementLimit
 mpl.use("Agg")
 import matplotlib.pyplot as plt
 
+# TRL still calls parts of transformers by their old names.
+warnings.filterwarnings("ignore", message=".*gradient_checkpointing", category=FutureWarning)
 folder = Path(sys.argv[1]) if len(sys.argv) > 1 else Path(tempfile.mkdtemp(prefix="rankdiag-"))
 datasets.disable_progress_bars()
 transformers.logging.disable_progress_bar()
