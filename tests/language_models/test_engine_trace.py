@@ -96,7 +96,7 @@ def test_planning_leaves_no_trace(lived_in, layout):
     assert world() == around
 
 
-@pytest.mark.parametrize("layout", ["plain", "packed"])
+@pytest.mark.parametrize("layout", ["packed"])
 def test_an_abandoned_run_leaves_no_trace(lived_in, layout):
     planned = plan(as_encoded(PAIRS), lived_in, outputs(), layout=layout, token_budget=1)
     before, around = portrait(lived_in), world()

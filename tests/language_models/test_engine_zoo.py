@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from oracles.causal_zoo import EOS, FAMILIES, VOCAB, Zoo, fill
+from oracles.causal_zoo import EOS, FAMILIES, VOCAB, Zoo, fill, most_different_first
 from oracles.engine_cases import CASES, MULTI_TURN, PAIRS, as_encoded
 from oracles.engine_oracle import ches, facts, forward, free_states_gram, head_gram, log_softmax, shared_positions
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", most_different_first())
 def test_states_are_what_the_output_projection_reads(zoo, name):
     model = zoo.load(name)
     ids = PAIRS.groups[0][0][0]
@@ -23,7 +23,7 @@ def test_states_are_what_the_output_projection_reads(zoo, name):
     assert 0.3 < logits.std() < 5  # neither flat nor one-hot, or errors would not show
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("name", most_different_first())
 def test_models_read_order_and_context(zoo, name):
     model = zoo.load(name)
     states, _ = forward(model, [5, 6, 7, 8, 9, 10])

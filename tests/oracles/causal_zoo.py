@@ -234,3 +234,11 @@ def as_callable(model: Any):
         ).last_hidden_state
 
     return states
+
+
+def most_different_first(names=tuple(FAMILIES)):
+    """Parametrise over families; those that differ from another one in little wait for the slow run."""
+    import pytest
+
+    alike = {"llama_tied", "qwen2", "mistral_wide", "gemma3_wide", "granite", "gpt_neox", "opt_projected"}
+    return [pytest.param(name, marks=pytest.mark.slow) if name in alike else name for name in names]

@@ -113,17 +113,24 @@ def ches(sum_chosen, sum_rejected) -> float:
     return float(sum_chosen @ sum_rejected - sum_chosen @ sum_chosen)
 
 
-def head_gradients(model, row) -> tuple[np.ndarray, np.ndarray]:
-    """Gradients of ln pi(response) with respect to the output projection alone, and to each state.
-
-    Returns G (V, d) and u (n, d), one line for each response position (zero where the token does not count), from a
-    float64 copy of the model whose output projection has been cut loose from the embeddings.
-    """
-    prompt, response, counted = row
-    counted = np.ones(len(response), dtype=bool) if counted is None else np.asarray(counted, dtype=bool)
+def loosened(model):
+    """Return a float64 copy of a model whose output projection is cut loose from the embeddings."""
     model = copy.deepcopy(model).double().eval()
     head = model.get_output_embeddings()
     head.weight = torch.nn.Parameter(head.weight.detach().clone())
+    return model
+
+
+def head_gradients(model, row, *, copied=None) -> tuple[np.ndarray, np.ndarray]:
+    """Gradients of ln pi(response) with respect to the output projection alone, and to each state.
+
+    Returns G (V, d) and u (n, d), one line for each response position (zero where the token does not count), by
+    autograd through a loosened copy of the model.
+    """
+    prompt, response, counted = row
+    counted = np.ones(len(response), dtype=bool) if counted is None else np.asarray(counted, dtype=bool)
+    model = copied or loosened(model)
+    head = model.get_output_embeddings()
     ids = torch.tensor([[*prompt, *response]])
     probe: list[torch.Tensor] = []
 
@@ -143,24 +150,31 @@ def head_gradients(model, row) -> tuple[np.ndarray, np.ndarray]:
 
 def head_gram(model, rows) -> np.ndarray:
     """Inner products (k, k) of the head gradients of all rows of a group."""
-    gradients = [head_gradients(model, row)[0] for row in rows]
-    return np.array([[float((a * b).sum()) for b in gradients] for a in gradients])
+    return grams(model, rows)[0]
 
 
 def free_states_gram(model, rows) -> np.ndarray:
-    """Inner products (k, k) of gradients over the head and over one free vector for every distinct prefix.
+    """Inner products (k, k) of gradients over the head and over one free vector for every distinct prefix."""
+    return grams(model, rows)[1]
+
+
+def grams(model, rows) -> tuple[np.ndarray, np.ndarray]:
+    """Both Gram matrices of a group.
 
     Prefixes are looked up by their tokens, so what two rows share is found without any rule about it.
     """
-    gram = head_gram(model, rows)
-    vectors = []
-    for prompt, response, counted in rows:
-        _, lines = head_gradients(model, (prompt, response, counted))
-        vectors.append({(*prompt, *response[:place]): line for place, line in enumerate(lines)})
+    copied = loosened(model)
+    found = [head_gradients(model, row, copied=copied) for row in rows]
+    head = np.array([[float((a * b).sum()) for b, _ in found] for a, _ in found])
+    vectors = [
+        {(*prompt, *response[:place]): line for place, line in enumerate(lines)}
+        for (prompt, response, _), (_, lines) in zip(rows, found, strict=True)
+    ]
+    free = head.copy()
     for i, first in enumerate(vectors):
         for j, second in enumerate(vectors):
-            gram[i, j] += sum(float(first[prefix] @ second[prefix]) for prefix in first.keys() & second.keys())
-    return gram
+            free[i, j] += sum(float(first[prefix] @ second[prefix]) for prefix in first.keys() & second.keys())
+    return head, free
 
 
 _KNOWN: dict[tuple, tuple] = {}
@@ -199,8 +213,7 @@ def _expected_columns(model, case, gram: bool, ufm: bool) -> dict[str, dict]:
     for group, slots in groups.items():
         rows = [case.fed(group, slot) for slot in slots]
         shared = shared_positions(rows)
-        products = head_gram(model, rows) if gram else None
-        free = free_states_gram(model, rows) if ufm else None
+        products, free = grams(model, rows) if gram else (None, None)
         for index, (slot, row) in enumerate(zip(slots, rows, strict=True)):
             place, one = (group, slot), facts(model, row)
             beyond = one.counted & (np.arange(len(one.ids)) >= shared)
