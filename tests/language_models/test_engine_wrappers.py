@@ -8,13 +8,14 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from oracles.causal_zoo import Wrapped, as_callable
 from oracles.engine_cases import EVERYTHING, PAIRS, as_encoded, gather
-from oracles.engine_oracle import deviations, expected_columns
-from rankdiag.language_models import HeadGram, LastState, LogProbs, StateSums, TokenStats, plan, run
+from oracles.engine_oracle import deviations, expected_columns, log_softmax
+from rankdiag.language_models import HeadGram, LastState, LogProbs, States, StateSums, TokenStats, plan, run
 
 LAYOUTS = pytest.mark.parametrize("layout", ["plain", "packed"])
 
@@ -210,3 +211,28 @@ def test_autocast_is_used_where_asked_for_and_only_there(zoo):
     assert 1e-4 < deviation < 0.06
     assert deviations(gather(run(model, planned, made)), expected)["sum"] < 1e-5
     assert not torch.is_autocast_enabled("cpu")
+
+
+@LAYOUTS
+@pytest.mark.parametrize("where", ["option", "around"])
+def test_autocast_is_for_the_network_alone(zoo, layout, where):
+    """Logits, and what is made of them, are worked out in float32 from states of whatever precision."""
+    model = zoo.load("llama")
+    weight = model.lm_head.weight.detach().double().numpy()
+    made = [States(), LogProbs(per_token=True), HeadGram()]
+    planned = plan(as_encoded(PAIRS), model, made, layout=layout)
+    if where == "option":
+        found = gather(run(model, planned, made, autocast=torch.bfloat16))
+    else:
+        with torch.autocast("cpu", torch.bfloat16):
+            found = gather(run(model, planned, made))
+    gradients = {}
+    for group, slot, (_, response, _) in PAIRS.rows():
+        states = found["states"][group, slot].astype(np.float64)
+        lines = log_softmax(states @ weight.T)
+        expected = lines[np.arange(len(response)), response]
+        np.testing.assert_allclose(found["token_logp"][group, slot], expected, rtol=1e-5, atol=1e-5)
+        gradients[group, slot] = (np.eye(lines.shape[1])[response] - np.exp(lines)).T @ states
+    for group, slot in gradients:
+        expected = [(gradients[group, slot] * gradients[group, other]).sum() for other in (0, 1)]
+        np.testing.assert_allclose(found["head_gram"][group, slot], expected, rtol=1e-5, atol=1e-5 * max(expected))
