@@ -6,12 +6,16 @@ Nothing here knows a single measurement: a result renders itself, and a rule nam
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any, cast
 
-from rankdiag._files import write_text
+from rankdiag._files import write_text, written_whole
+from rankdiag._optional import optional
 from rankdiag._result import Result, Table
 from rankdiag._rules import flag, parse_rule, rule_columns
 from rankdiag._text import clean
@@ -28,7 +32,8 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument(
         "--output",
         metavar="FILE",
-        help="write the result here instead of printing it: .json, .csv, .md or .txt (with --json always JSON)",
+        help="write the result here instead of printing it: .json, .csv, .md, .txt, or .jsonl and .parquet if there "
+        "is a row for each input (with --json always JSON)",
     )
     group.add_argument("--html", metavar="FILE", help="write one self-contained HTML page as well")
     group.add_argument(
@@ -73,7 +78,9 @@ def check_output(options: argparse.Namespace, kind: type[Result]) -> None:
 
 def deliver(result: Result, options: argparse.Namespace) -> int:
     """Print or write a result as the options ask, and return 1 if a rule of ``--fail-on`` is met, else 0."""
-    if options.output is not None:
+    if options.output is not None and Path(options.output).suffix.lower() == ".parquet" and not options.json:
+        _write_parquet(result, options.output)
+    elif options.output is not None:
         write_text(options.output, _as_file(result, Path(options.output).suffix.lower(), options))
     elif options.json:
         sys.stdout.write(result.to_json(indent=2) + "\n")
@@ -97,7 +104,7 @@ def _gate(result: Result, rules: list[str]) -> int:
         sys.stderr.write(f"rankdiag: --fail-on: {clean(finding.sentence)}\n")
     for column, count in unchecked.items():
         sys.stderr.write(f"rankdiag: --fail-on: {count} rows have no {column} and were not checked\n")
-    rows = len(result) if isinstance(result, Table) else 1
+    rows = len(cast(Any, result)) if hasattr(result, "__len__") else 1
     if not met and any(count == rows for count in unchecked.values()):
         raise ValueError("a rule of --fail-on could not be checked on any row; choose a column that has values")
     return 1 if met else 0
@@ -106,11 +113,29 @@ def _gate(result: Result, rules: list[str]) -> int:
 def _as_file(result: Result, suffix: str, options: argparse.Namespace) -> str:
     if options.json or suffix == ".json":
         return result.to_json(indent=2) + "\n"
-    if isinstance(result, Table) and suffix == ".csv":
-        return result.to_csv()
+    if suffix == ".csv" and hasattr(result, "to_csv"):
+        return str(cast(Any, result).to_csv())
+    if suffix == ".jsonl":
+        return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in _rows(result))
     if isinstance(result, Table) and suffix == ".md":
         return result.to_markdown() + "\n"
     return result.summary(max_rows=options.max_rows) + "\n"
+
+
+def _rows(result: Result) -> Iterator[dict[str, Any]]:
+    """Return plain rows, one for each input, of a result that has them."""
+    if not hasattr(result, "records"):
+        raise ValueError(f"{type(result).__name__} has no rows for .jsonl or .parquet; write .json or .csv")
+    rows: Iterator[dict[str, Any]] = cast(Any, result).records()
+    return rows
+
+
+def _write_parquet(result: Result, path: str) -> None:
+    arrow = optional("pyarrow", extra="parquet", feature="writing Parquet")
+    parquet = optional("pyarrow.parquet", extra="parquet", feature="writing Parquet")
+    table = arrow.Table.from_pylist(list(_rows(result)))
+    with written_whole(path) as stream:
+        parquet.write_table(table, stream)
 
 
 def _as_text(result: Result, max_rows: int) -> str:

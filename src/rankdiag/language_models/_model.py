@@ -235,7 +235,7 @@ def adapt(model: Any, name: str = "models") -> Subject:
             "predicts the next token of prompt and response"
         )
     backbone = getattr(inner, "base_model", None)
-    if backbone is inner:  # the prefix of some classes names another part than the network
+    if inner is not None and backbone is inner:  # the prefix of some classes names another part than the network
         backbone = inner.get_decoder() if callable(getattr(inner, "get_decoder", None)) else None
         inside = getattr(inner, "model", None)
         backbone = inside if backbone is inner or backbone is None else backbone

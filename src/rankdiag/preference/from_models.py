@@ -595,6 +595,60 @@ def _inner(a: Sequence[torch.Tensor], b: Sequence[torch.Tensor]) -> float:
     return float(sum(float(torch.dot(x.flatten().double(), y.flatten().double())) for x, y in zip(a, b, strict=True)))
 
 
+def token_contributions(model: Any, data: EncodedPreferences, pairs: Sequence[int]) -> dict[int, list[float]]:
+    """Return what each token of some chosen responses adds to the predicted change of its log-probability.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        A causal language model.
+    data : EncodedPreferences
+        The pairs.
+    pairs : sequence of int
+        Positions of usable pairs.
+
+    Returns
+    -------
+    dict of int to list of float
+        Contributions to d/dt ln pi(chosen) in the unconstrained features model, per unit of loss weight; empty for a
+        model that changes its logits by a scale or a cap, whose terms are others.
+    """
+    from rankdiag.language_models._layout import Rows
+    from rankdiag.language_models._model import adapt
+    from rankdiag.preference._dynamics import multi_token_dynamics
+
+    head = adapt(model, "model").head
+    if head is None or not pairs or head.scale != 1.0 or head.cap is not None or head.bias is not None:
+        return {}
+    outputs: list[Any] = [_outputs.States()]
+    made = plan(_some(data, set(pairs)), model, outputs)
+    source = Rows(data=data, implied_eos=False, feed_last=False)
+    states: dict[tuple[int, int], Any] = {}
+    for columns in _run.run(model, made, outputs):
+        for group, slot, entry in zip(columns.group.tolist(), columns.slot.tolist(), columns["states"], strict=True):
+            states[group, slot] = entry
+    found = {}
+    for pair in pairs:
+        dynamics = multi_token_dynamics(
+            head.weight,
+            states[pair, 0],
+            states[pair, 1],
+            data.chosen_ids[pair],
+            data.rejected_ids[pair],
+            n_shared=source.shared(pair),
+        )
+        found[pair] = [float(value) for value in dynamics.token_contributions]
+    return found
+
+
+def _some(data: EncodedPreferences, pairs: set[int]) -> EncodedPreferences:
+    """Return the data with every other pair marked as not to be run."""
+    import dataclasses
+
+    status = tuple(word if index in pairs or word != "ok" else "too_long" for index, word in enumerate(data.status))
+    return dataclasses.replace(data, status=status, fingerprint="")
+
+
 def head_pressure(
     model: Any,
     data: EncodedPreferences,

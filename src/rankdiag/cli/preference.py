@@ -1,0 +1,391 @@
+"""``rankdiag preference``: score pairs before training, filter them, and see afterwards what training did to them."""
+
+from __future__ import annotations
+
+import argparse
+import dataclasses
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from rankdiag.cli._output import add_output_arguments, check_output, deliver, wants_progress
+
+if TYPE_CHECKING:
+    from rankdiag.language_models import EncodedPreferences
+    from rankdiag.preference import PreferenceScores
+
+__all__ = ["add_arguments", "run"]
+
+_COLUMNS = ("ches", "ln_ches", "relative", "edit_similarity")
+_TEXT = 400  # characters of a text in a report
+_LOSSES_WITHOUT_BETA = {"ipo", "slic", "rebel", "orpo"}
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the sub-commands and their arguments."""
+    commands = parser.add_subparsers(title="what to do", metavar="score|filter|displacement", required=True)
+    score = commands.add_parser(
+        "score",
+        help="score pairs under a model, before training",
+        description="Score preference pairs under a model: which of them will push their chosen response down.",
+        allow_abbrev=False,
+    )
+    score.add_argument("model", metavar="MODEL", help="a folder as save_pretrained writes it, or a repo id")
+    _add_data(score)
+    _add_model(score)
+    score.add_argument(
+        "--level",
+        choices=("ches", "head", "ufm", "full"),
+        help="score at one level of the ladder from cheap to exact, instead of the CHES columns",
+    )
+    score.add_argument(
+        "--head-score", action="store_true", help="add the head-level score, which predicts far better than CHES"
+    )
+    score.add_argument("--logps", action="store_true", help="add log-probabilities of both responses")
+    score.add_argument("--column", action="append", metavar="NAME", help="a column to compute; may be repeated")
+    score.add_argument("--response-end", choices=("given", "implied_eos"), default="given", help="where responses end")
+    score.add_argument("--journal", metavar="DIR", help="write rows there as they are scored, and go on after a kill")
+    score.add_argument("--worst", type=int, default=10, metavar="N", help="pairs whose words a report shows")
+    add_output_arguments(score)
+    score.set_defaults(run=_score)
+
+    choose = commands.add_parser(
+        "filter",
+        help="keep the pairs with the lowest scores",
+        description="Keep pairs by their scores, in input order; unusable and identical pairs are never kept.",
+        allow_abbrev=False,
+    )
+    choose.add_argument("data", metavar="DATA", help="the pairs that were scored: .jsonl, .json, .parquet or a folder")
+    choose.add_argument("--split", metavar="NAME", help="split of a dataset folder")
+    choose.add_argument("--scores", metavar="FILE", required=True, help="what `preference score` wrote")
+    choose.add_argument("--by", default="ln_ches", metavar="COLUMN", help="column to choose by (default ln_ches)")
+    rule = choose.add_mutually_exclusive_group(required=True)
+    rule.add_argument("--keep-lowest", type=float, metavar="FRACTION", help="share of the valid pairs to keep")
+    rule.add_argument("--drop-highest", type=float, metavar="FRACTION", help="share of the valid pairs to drop")
+    rule.add_argument("-n", type=int, metavar="N", help="how many of the lowest to keep")
+    choose.add_argument("--output", metavar="FILE", required=True, help="kept rows: .jsonl or .parquet")
+    choose.add_argument("--removed", metavar="FILE", help="what was removed and why: .jsonl or .parquet")
+    choose.set_defaults(run=_filter, usage_error=choose.error)
+
+    after = commands.add_parser(
+        "displacement",
+        help="report what training did to the pairs",
+        description="Compare two checkpoints on preference pairs: which responses fell, and how far.",
+        allow_abbrev=False,
+    )
+    after.add_argument("before", metavar="BEFORE", help="the initial model")
+    after.add_argument("after", metavar="AFTER", help="the trained model")
+    _add_data(after)
+    _add_model(after, adapter="adapter of peft to put on BEFORE, to make AFTER, if both are one base")
+    after.add_argument("--loss", default="dpo", metavar="NAME", help="what was trained (default dpo)")
+    after.add_argument("--beta", type=float, metavar="X", help="its beta (default 0.1 for losses that have one)")
+    after.add_argument(
+        "--loss-option", action="append", default=[], metavar="NAME=X", help="another hyper-parameter of the loss"
+    )
+    after.add_argument("--worst", type=int, default=10, metavar="N", help="pairs whose words a report shows")
+    add_output_arguments(after)
+    after.set_defaults(run=_displacement)
+
+
+def run(options: argparse.Namespace) -> int:
+    """Run the sub-command that was named and return its exit code."""
+    code: int = options.run(options)
+    return code
+
+
+def _add_data(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("data", metavar="DATA", help="pairs: .jsonl, .json, .parquet, or the folder of an HF dataset")
+    group = parser.add_argument_group("data")
+    group.add_argument("--split", metavar="NAME", help="split of a dataset folder")
+    group.add_argument("--columns", metavar="OURS=THEIRS,...", help="names of columns")
+    group.add_argument("--mode", choices=("joint", "separate", "offset"), default="joint", help="tokenisation")
+    group.add_argument("--add-eos", choices=("auto", "never"), default="auto", help="EOS behind string responses")
+    group.add_argument("--max-length", type=int, metavar="N", help="tokens of prompt and response at most")
+    group.add_argument("--max-prompt-length", type=int, metavar="N", help="tokens of a prompt at most; its end is kept")
+    group.add_argument("--truncation", choices=("keep_start", "keep_end"), default="keep_start", help="what is kept")
+
+
+def _add_model(parser: argparse.ArgumentParser, adapter: str = "adapter of peft to put on the model") -> None:
+    group = parser.add_argument_group("model")
+    group.add_argument("--layout", choices=("auto", "plain", "packed"), default="auto", help="of a forward")
+    group.add_argument("--token-budget", type=int, metavar="N", help="padded tokens of a forward")
+    group.add_argument(
+        "--dtype", choices=("auto", "float32", "bfloat16", "float16", "float64"), default="auto", help="of the weights"
+    )
+    group.add_argument("--device", metavar="NAME", help="cuda, say (default cpu)")
+    group.add_argument("--adapter", metavar="DIR", help=adapter)
+    group.add_argument("--revision", metavar="NAME", help="branch, tag or commit of a repo id")
+    group.add_argument("--trust-remote-code", action="store_true", help="let code of the checkpoint run")
+
+
+# --- score ---------------------------------------------------------------------------------------------------------
+
+
+def _score(options: argparse.Namespace) -> int:
+    from rankdiag.preference import DisplacementScores, PreferenceScores, displacement_score, score_preferences
+
+    check_output(options, PreferenceScores if options.level is None else DisplacementScores)
+    if options.level is not None:
+        for name in ("head_score", "logps", "column", "journal"):
+            if getattr(options, name):
+                options.usage_error(f"argument --{name.replace('_', '-')}: not with --level")
+    records = _records(options)
+    model, tokenizer = _load(options, options.model, options.adapter)
+    data = _encode(options, records, tokenizer)
+    common = {"layout": options.layout, "token_budget": options.token_budget, "progress": wants_progress(options)}
+    result: Any
+    if options.level is None:
+        result = score_preferences(
+            model,
+            data,
+            columns=tuple(options.column or _COLUMNS),
+            logps=options.logps,
+            head_score=options.head_score,
+            response_end=options.response_end,
+            out=options.journal,
+            **common,
+        )
+    else:
+        result = displacement_score(model, data, level=options.level, **common)
+    if options.html is not None and options.worst > 0:
+        result = _with_words(result, records, data, model, tokenizer, options.worst)
+    return deliver(result, options)
+
+
+def _with_words(
+    result: Any, records: list[Any], data: EncodedPreferences, model: Any, tokenizer: Any, count: int
+) -> Any:
+    """Add the words of the worst pairs, and what each token of their chosen responses contributes."""
+    from rankdiag.preference._pair_columns import TokenAttribution
+    from rankdiag.preference.from_models import token_contributions
+
+    worst = result.worst_pairs(count)
+    found = token_contributions(model, data, worst)
+    attribution = tuple(
+        TokenAttribution(
+            key=data.keys[pair],
+            tokens=tuple(
+                tokenizer.convert_tokens_to_string([token]) for token in _tokens(tokenizer, data.chosen_ids[pair])
+            ),
+            contributions=tuple(values),
+        )
+        for pair, values in found.items()
+    )
+    return dataclasses.replace(result, texts=_texts(records, result.keys, worst), attribution=attribution)
+
+
+def _tokens(tokenizer: Any, ids: Any) -> list[str]:
+    return [str(token) for token in tokenizer.convert_ids_to_tokens([int(index) for index in ids])]
+
+
+def _texts(records: list[Any], keys: tuple[str, ...], pairs: tuple[int, ...]) -> tuple[Any, ...]:
+    from rankdiag.preference._pair_columns import PairText
+
+    return tuple(
+        PairText(key=keys[pair], **{name: _words(records[pair].get(name)) for name in ("prompt", "chosen", "rejected")})
+        for pair in pairs
+    )
+
+
+def _words(value: Any) -> str:
+    """Return a text, or the turns of a conversation, in at most 400 characters."""
+    if isinstance(value, list):
+        value = " | ".join(f"{turn.get('role')}: {turn.get('content')}" for turn in value if isinstance(turn, dict))
+    text = "" if value is None else str(value)
+    return text if len(text) <= _TEXT else f"{text[: _TEXT // 2]} ... {text[-_TEXT // 2 :]}"
+
+
+# --- filter --------------------------------------------------------------------------------------------------------
+
+
+def _filter(options: argparse.Namespace) -> int:
+    from rankdiag.preference import drop_highest, export, keep_lowest
+    from rankdiag.preference._export import write_records
+
+    for flag, name in (("--output", options.output), ("--removed", options.removed)):
+        if name is not None and Path(name).suffix.lower() not in {".jsonl", ".parquet"}:
+            options.usage_error(f"argument {flag}: must end in .jsonl or .parquet; got {name!r}")
+        if name is not None and not Path(name).absolute().parent.is_dir():
+            options.usage_error(f"argument {flag}: the folder of {name!r} does not exist")
+    records = _records(options)
+    scores = _read_scores(Path(options.scores))
+    if options.by not in scores.columns:
+        options.usage_error(f"argument --by: must be one of {', '.join(scores.columns)}; got {options.by!r}")
+    if options.drop_highest is not None:
+        kept = drop_highest(scores, fraction=options.drop_highest, by=options.by)
+        rule = f"among the highest {options.drop_highest:g} by {options.by}"
+    elif options.n is not None:
+        kept = keep_lowest(scores, n=options.n, by=options.by)
+        rule = f"not among the lowest {options.n} by {options.by}"
+    else:
+        kept = keep_lowest(scores, fraction=options.keep_lowest, by=options.by)
+        rule = f"not among the lowest {options.keep_lowest:g} by {options.by}"
+    export(kept, records, options.output, scores=scores, by=options.by)
+    removed = _removed(scores, set(kept.tolist()), records, options.by, rule)
+    if options.removed is not None:
+        write_records(removed, Path(options.removed))
+    unusable = sum(1 for row in removed if row["rankdiag_status"] != "ok")
+    sys.stdout.write(
+        f"kept {len(kept)} of {len(records)} pairs by {options.by} ({options.output}); removed {len(removed)}, "
+        f"{unusable} of them unusable or identical\n"
+    )
+    if "head" in scores.columns and options.by != "head":
+        head = scores.column("head")
+        share = {name: [head[i] > 0 for i in places] for name, places in _sides(scores, kept).items()}
+        words = ", ".join(f"{name} {sum(flags)} of {len(flags)}" for name, flags in share.items())
+        sys.stdout.write(f"head-level score above 0 (chosen predicted to fall): {words}\n")
+    return 0
+
+
+def _sides(scores: PreferenceScores, kept: Any) -> dict[str, list[int]]:
+    chosen = set(kept.tolist())
+    usable = [i for i, good in enumerate(scores.usable.tolist()) if good]
+    return {"kept": [i for i in usable if i in chosen], "removed": [i for i in usable if i not in chosen]}
+
+
+def _removed(scores: PreferenceScores, kept: set[int], records: list[Any], by: str, rule: str) -> list[dict[str, Any]]:
+    """Return the removed rows, each with its status, its score, its rank from the highest and the reason."""
+    import numpy as np
+
+    values = np.where(scores.usable, scores.column(by), np.nan)
+    order = np.argsort(-values, kind="stable")  # NaN last
+    rank = {int(place): number for number, place in enumerate(order, 1)}
+    head = scores.column("head") if "head" in scores.columns else None
+    rows = []
+    for place, record in enumerate(records):
+        if place in kept:
+            continue
+        value = float(values[place])
+        usable = np.isfinite(value)
+        facts: dict[str, Any] = {
+            "rankdiag_status": scores.status[place],
+            f"rankdiag_{by}": value if usable else None,
+            "rankdiag_rank": rank[place] if usable else None,
+            "rankdiag_reason": rule if usable else f"unusable: {scores.status[place]}",
+        }
+        if head is not None and by != "head":
+            facts["rankdiag_head"] = float(head[place]) if np.isfinite(head[place]) else None
+        rows.append({**record, **facts})
+    return rows
+
+
+def _read_scores(path: Path) -> PreferenceScores:
+    """Read what ``preference score`` wrote: a result as JSON, or rows with key, status and columns."""
+    import numpy as np
+
+    from rankdiag._result import result_from_json
+    from rankdiag.language_models import read_records
+    from rankdiag.preference import DisplacementScores, PreferenceScores
+
+    if not path.exists():
+        raise FileNotFoundError(f"`--scores` must be a file of scores; there is no {str(path)!r}")
+    if path.suffix.lower() == ".json":
+        result = result_from_json(path.read_text(encoding="utf-8"))
+        if isinstance(result, PreferenceScores):
+            return result
+        if isinstance(result, DisplacementScores):
+            return _as_preference_scores(result)
+        raise ValueError(
+            f"`--scores` must hold scores of preference pairs; {str(path)!r} holds {type(result).__name__}"
+        )
+    rows = list(read_records(path))
+    if not rows or not {"key", "status"} <= set(rows[0]):
+        raise ValueError(
+            f"`--scores` must hold rows with key and status, as preference score writes them; {str(path)!r}"
+        )
+    names = [name for name in rows[0] if name not in {"key", "status", "index"}]
+    columns = {name: [np.nan if row.get(name) is None else float(row[name]) for row in rows] for name in names}
+    for name in ("n_chosen", "n_rejected", "length_gap", "shared_prefix"):
+        columns.setdefault(name, [np.nan] * len(rows))
+    return PreferenceScores(
+        keys=tuple(str(row["key"]) for row in rows),
+        status=tuple(str(row["status"]) for row in rows),
+        scores={name: np.array(values) for name, values in columns.items()},
+    )
+
+
+def _as_preference_scores(result: Any) -> PreferenceScores:
+    import numpy as np
+
+    from rankdiag.preference import PreferenceScores
+
+    blank = np.full(len(result), np.nan)
+    always = dict.fromkeys(("n_chosen", "n_rejected", "length_gap", "shared_prefix"), blank)
+    columns = {name: result.column(name) for name in result.columns}
+    return PreferenceScores(
+        keys=result.keys, status=result.status, scores={**always, **columns}, manifest=result.manifest
+    )
+
+
+# --- displacement --------------------------------------------------------------------------------------------------
+
+
+def _displacement(options: argparse.Namespace) -> int:
+    from rankdiag.preference import DisplacementReport, displacement_report, sequence_log_probs
+
+    check_output(options, DisplacementReport)
+    extra = {}
+    for text in options.loss_option:
+        name, _, number = text.partition("=")
+        try:
+            extra[name] = float(number)
+        except ValueError:
+            options.usage_error(f"argument --loss-option: must be NAME=NUMBER; got {text!r}")
+    beta = options.beta if options.beta is not None or options.loss in _LOSSES_WITHOUT_BETA else 0.1
+    records = _records(options)
+    common = {"layout": options.layout, "token_budget": options.token_budget, "progress": wants_progress(options)}
+    model, tokenizer = _load(options, options.before, None)
+    data = _encode(options, records, tokenizer)
+    before = sequence_log_probs(model, data, **common)
+    del model
+    model, _ = _load(options, options.after, options.adapter)
+    after = sequence_log_probs(model, data, **common)
+    del model
+    report = displacement_report(before, after, loss=options.loss, beta=beta, loss_options=extra or None)
+    if options.html is not None and options.worst > 0:
+        report = dataclasses.replace(report, texts=_texts(records, report.keys, report.worst_pairs(options.worst)))
+    return deliver(report, options)
+
+
+# --- shared --------------------------------------------------------------------------------------------------------
+
+
+def _records(options: argparse.Namespace) -> list[Any]:
+    from rankdiag.language_models import read_records
+
+    return list(read_records(options.data, split=options.split))
+
+
+def _load(options: argparse.Namespace, path: str, adapter: str | None) -> tuple[Any, Any]:
+    from rankdiag.language_models import load_language_model
+
+    loaded = load_language_model(
+        path,
+        revision=options.revision,
+        dtype=options.dtype,
+        device=options.device,
+        adapter=adapter,
+        trust_remote_code=options.trust_remote_code,
+    )
+    return loaded.model, loaded.tokenizer
+
+
+def _encode(options: argparse.Namespace, records: list[Any], tokenizer: Any) -> EncodedPreferences:
+    from rankdiag.language_models import encode_preferences
+
+    columns = None
+    if options.columns is not None:
+        entries = [entry.partition("=") for entry in options.columns.split(",")]
+        if not all(ours and theirs for ours, _, theirs in entries):
+            options.usage_error(f"argument --columns: must be OURS=THEIRS,...; got {options.columns!r}")
+        columns = {ours: theirs for ours, _, theirs in entries}
+    return encode_preferences(
+        records,
+        tokenizer,
+        mode=options.mode,
+        add_eos=options.add_eos,
+        max_length=options.max_length,
+        max_prompt_length=options.max_prompt_length,
+        truncation=options.truncation,
+        columns=columns,
+    )

@@ -1,0 +1,137 @@
+"""Writing the pairs that were kept, in the layout they came in, with their score and where it came from."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from rankdiag._files import write_text, written_whole
+from rankdiag._optional import optional
+from rankdiag._validate import describe, integer, string
+from rankdiag.preference._scores import PreferenceScores
+
+__all__ = ["export"]
+
+_SUFFIXES = (".jsonl", ".parquet")
+
+
+def export(
+    indices: Any,
+    dataset: Iterable[Mapping[str, Any]],
+    path: str | os.PathLike[str],
+    *,
+    scores: PreferenceScores | None = None,
+    by: str = "ln_ches",
+) -> Path:
+    """Write some pairs of a dataset, as they are, with the score they were chosen by.
+
+    Parameters
+    ----------
+    indices : array-like of int
+        Positions in the dataset, as `keep_lowest` and its kin return them; rows are written in this order.
+    dataset : iterable of mapping
+        The records that were scored: a list, or a Dataset of HF.
+    path : path
+        ``.jsonl`` or ``.parquet``; written whole or not at all.
+    scores : PreferenceScores, optional
+        Adds the column ``rankdiag_<by>`` to every row, and writes ``<path>.manifest.json``: the model, the data and the
+        options behind the scores.
+    by : str
+        Which column of `scores`.
+
+    Returns
+    -------
+    pathlib.Path
+        The file.
+
+    Raises
+    ------
+    TypeError
+        If an argument has the wrong type.
+    ValueError
+        If a position is out of range or repeated, the scores are those of another dataset (other keys, or another
+        number of pairs), the column is unknown, or the suffix is neither of the two.
+    MissingExtraError
+        If pyarrow is missing for ``.parquet``.
+
+    Examples
+    --------
+    >>> import tempfile, pathlib
+    >>> from rankdiag.preference import export, keep_lowest
+    >>> rows = [{"prompt": "a", "chosen": "b", "rejected": "c"}, {"prompt": "d", "chosen": "e", "rejected": "f"}]
+    >>> path = export(keep_lowest([0.5, -0.5], n=1), rows, pathlib.Path(tempfile.mkdtemp()) / "kept.jsonl")
+    >>> path.read_text().strip()
+    '{"prompt": "d", "chosen": "e", "rejected": "f"}'
+    """
+    target = Path(path)
+    if target.suffix.lower() not in _SUFFIXES:
+        raise ValueError(f"`path` must end in {' or '.join(_SUFFIXES)}; got {str(target)!r}")
+    if isinstance(dataset, (str, bytes, Mapping)) or not isinstance(dataset, Iterable):
+        raise TypeError(f"`dataset` must be the records, a list or a Dataset; got {describe(dataset)}")
+    records = [_record(entry, place) for place, entry in enumerate(dataset)]
+    places = _places(indices, len(records))
+    if scores is not None:
+        _same_data(scores, records)
+        values = scores.column(string(by, "by"))
+        name = f"rankdiag_{by}"
+        for place in places:
+            value = float(values[place])
+            records[place] = {**records[place], name: value if np.isfinite(value) else None}
+    write_records([records[place] for place in places], target)
+    if scores is not None:
+        facts = {"column": f"rankdiag_{by}", "rows": len(places), "of": len(records), "scores": dict(scores.manifest)}
+        write_text(target.with_name(target.name + ".manifest.json"), json.dumps(facts, indent=1, default=str) + "\n")
+    return target
+
+
+def write_records(records: list[dict[str, Any]], target: Path) -> None:
+    """Write plain rows as JSON Lines or Parquet, whole or not at all."""
+    if target.suffix.lower() == ".jsonl":
+        lines = [json.dumps(record, ensure_ascii=False, default=_plain) + "\n" for record in records]
+        with written_whole(target) as stream:
+            stream.writelines(line.encode("utf-8", "backslashreplace") for line in lines)
+        return
+    arrow = optional("pyarrow", extra="parquet", feature="writing Parquet")
+    parquet = optional("pyarrow.parquet", extra="parquet", feature="writing Parquet")
+    with written_whole(target) as stream:
+        parquet.write_table(arrow.Table.from_pylist(records), stream)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, (np.ndarray, np.generic)):
+        return value.tolist()
+    return str(value)
+
+
+def _record(entry: Any, place: int) -> dict[str, Any]:
+    if not isinstance(entry, Mapping):
+        raise TypeError(f"`dataset` must hold mappings; record {place} is {describe(entry)}")
+    return dict(entry)
+
+
+def _places(indices: Any, count: int) -> list[int]:
+    values = indices.tolist() if isinstance(indices, np.ndarray) else indices
+    if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
+        raise TypeError(f"`indices` must be positions in the dataset; got {describe(indices)}")
+    places = [integer(value, "indices", low=0, high=count - 1) for value in values]
+    if len(set(places)) != len(places):
+        raise ValueError("`indices` must not name a pair twice")
+    return places
+
+
+def _same_data(scores: Any, records: list[dict[str, Any]]) -> None:
+    if not isinstance(scores, PreferenceScores):
+        raise TypeError(f"`scores` must be PreferenceScores; got {describe(scores)}")
+    if len(scores) != len(records):
+        raise ValueError(
+            f"`scores` must be those of this dataset; they have {len(scores)} pairs, it has {len(records)}"
+        )
+    for place, (key, record) in enumerate(zip(scores.keys, records, strict=True)):
+        own = str(record.get("key", place))
+        if own != key:
+            raise ValueError(f"`scores` must be those of this dataset; pair {place} is {key!r} there and {own!r} here")
