@@ -15,11 +15,13 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
+import torch
 
 import rankdiag as rd
 from meta.surface import Entry, classes, functions, methods
 from rankdiag._validate import real
 from rankdiag.testing._fuzz import plain_result
+from rankdiag.testing._guard import put_back, snapshot
 
 # These are not called with wild values: the reason stands beside each.
 NOT_FUZZED = {
@@ -62,6 +64,16 @@ def half(kind: str) -> Any:
 PAIR = {"prompt_ids": [1, 5], "chosen_ids": [7, 2], "rejected_ids": [8, 2]}
 
 
+def trainer() -> Any:
+    from transformers import Trainer, TrainingArguments
+
+    before = snapshot()
+    settings = TrainingArguments(output_dir="run", report_to="none", use_cpu=True)
+    made = Trainer(model=torch.nn.Linear(1, 1), args=settings)
+    put_back(before, ["python random state", "numpy random state", "torch random state"])  # trainers seed them all
+    return made
+
+
 def parquet_of(data: Any) -> str:
     data.to_parquet("plain.parquet")
     return "plain.parquet"
@@ -79,6 +91,7 @@ ARGUMENTS: dict[str, Callable[[], Mapping[str, Any]]] = {
         "prompt_rejected_ids": [1, 5, 8],
     },
     "rankdiag.language_models.truncate_row": lambda: {"prompt_ids": [1, 5], "response_ids": [7, 2], "max_length": 3},
+    "rankdiag.monitors.DisplacementCallback": lambda: {"probe": rd.language_models.encode_preferences([PAIR])},
     "rankdiag.report.from_json": lambda: {"text": rd.report.to_json(spectrum())},
     "rankdiag.report.to_html": lambda: {"results": spectrum()},
     "rankdiag.report.to_json": lambda: {"results": spectrum()},
@@ -93,6 +106,7 @@ ARGUMENTS: dict[str, Callable[[], Mapping[str, Any]]] = {
 }
 # Plain arguments of methods, by their name in source, from the object that they are called on.
 METHOD_ARGUMENTS: dict[str, Callable[[Any], Mapping[str, Any]]] = {
+    "DisplacementCallback.bind": lambda own: {"trainer": trainer()},
     "Encoded.from_parquet": lambda own: {"path": parquet_of(own)},
     "Encoded.to_parquet": lambda own: {"path": "plain.parquet"},
     "GramAccumulator.merge": lambda own: {"other": half("GramAccumulator")},
