@@ -74,6 +74,9 @@ def test_numbers_are_json() -> None:
 def test_places_that_are_no_file(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="is a folder"):
         Lines(tmp_path)
+    for name in ("x" * 5000, "a\0b"):
+        with pytest.raises(ValueError, match="a name that a file can have"):
+            Lines(name)
     with pytest.raises(TypeError, match="`out`"):
         Lines(3)
     with pytest.raises(TypeError, match="`out`"):

@@ -103,6 +103,12 @@ def _checked(path: str | os.PathLike[str]) -> Path:
     if not isinstance(path, (str, os.PathLike)) or not isinstance(os.fspath(path), str):
         raise TypeError(f"`out` must be the path of a file or None; got {describe(path)}")
     found = Path(path)
+    try:
+        found.stat()
+    except (FileNotFoundError, NotADirectoryError, PermissionError):  # what is missing is made when training begins
+        return found
+    except (OSError, ValueError):  # too long, or with a character that no name may have
+        raise ValueError(f"`out` must be a name that a file can have; got {describe(path)}") from None
     if found.is_dir():
         raise ValueError(
             f"`out` must be the path of a file; {str(found)!r} is a folder. Add a name, displacement.jsonl"
