@@ -88,6 +88,14 @@ def test_products_of_head_gradients(zoo, name):
     assert max(found.values()) < 1e-5, found
 
 
+def test_products_where_the_head_has_a_bias(zoo):
+    """The bias moves every distribution; it is no part of the gradient by the projection."""
+    model = zoo.load("llama")
+    model.lm_head.bias = torch.nn.Parameter(torch.randn(256, generator=torch.Generator().manual_seed(2)))
+    assert max(measured_grams(model, ["four"], "auto").values()) < 1e-5
+    assert max(measured(model, PAIRS, "auto").values()) < 1e-5
+
+
 @pytest.mark.parametrize("budget", [1, 10**6])
 def test_products_need_groups_of_one_size_however_they_fall_into_batches(zoo, budget):
     model = zoo.load("llama")

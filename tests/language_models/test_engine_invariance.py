@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oracles.causal_zoo import EOS
-from oracles.engine_cases import EVERYTHING, PAIRS, ROLLOUTS, Case, as_encoded, gather, text
+from oracles.engine_cases import EVERYTHING, PAIRS, ROLLOUTS, TWO_SLOTS, Case, as_encoded, gather, text
 from oracles.engine_oracle import common_prefix, deviations, expected_columns, expected_kl, shared_positions
 from rankdiag.language_models import (
     HeadGram,
@@ -181,7 +181,7 @@ def with_eos(case: Case) -> Case:
 @LAYOUTS
 def test_implied_eos_is_one_eos_appended(llama, layout):
     made = without_last_state
-    usable = dataclasses.replace(PAIRS, status={**PAIRS.status})
+    usable = TWO_SLOTS
     data = as_encoded(usable, eos=EOS)
     implied = plan(data, llama, made(), layout=layout, response_end="implied_eos")
     assert implied.response_end == "implied_eos"

@@ -6,6 +6,7 @@ import os
 import pickle
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +15,7 @@ import torch
 
 from oracles.causal_zoo import Wrapped, as_callable
 from oracles.engine_cases import EVERYTHING, PAIRS, as_encoded, gather
-from oracles.engine_oracle import deviations, expected_columns, log_softmax
+from oracles.engine_oracle import deviations, expected_columns, head_gram, log_softmax
 from rankdiag.language_models import HeadGram, LastState, LogProbs, States, StateSums, TokenStats, plan, run
 
 LAYOUTS = pytest.mark.parametrize("layout", ["plain", "packed"])
@@ -40,6 +41,69 @@ def test_adapters_stay_active(zoo, layout):
     assert max(deviations(found, expected).values()) < 1e-5
     plain = measure(zoo.load("llama"), PAIRS, layout)
     assert deviations({"sum": plain["sum"]}, expected)["sum"] > 1e-2  # the adapters do something
+
+
+def adapted(model, **options):
+    """Wrap a model with peft, with low-rank weights that are not zero."""
+    peft = pytest.importorskip("peft")
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        model = peft.get_peft_model(model, peft.LoraConfig(r=4, **options))
+    generator = torch.Generator().manual_seed(1)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "lora_" in name or "modules_to_save" in name:
+                parameter.add_(torch.randn(parameter.shape, generator=generator) * 0.2)
+    return model.eval()
+
+
+@pytest.mark.parametrize("how", ["lora", "saved"])
+def test_an_adapter_on_the_output_projection_counts(zoo, how):
+    if how == "lora":
+        model = adapted(zoo.load("llama"), target_modules=["q_proj", "lm_head"])
+        layer = model.base_model.model.lm_head
+        weight = layer.base_layer.weight + layer.get_delta_weight("default")
+    else:
+        model = adapted(zoo.load("llama"), target_modules=["q_proj"], modules_to_save=["lm_head"])
+        weight = model.base_model.model.lm_head.modules_to_save["default"].weight
+    merged = zoo.load("llama")
+    merged.model = model.base_model.model.model  # the network with its adapters, the head with its own put in
+    merged.lm_head.weight = torch.nn.Parameter(weight.detach().clone())
+    found = measure(model, PAIRS, "auto")
+    expected = expected_columns(model, PAIRS, gram=False)
+    assert max(deviations(found, expected).values()) < 1e-5
+    for group in (0, 2):
+        gram = head_gram(merged, PAIRS.fed_group(group))
+        for slot in (0, 1):
+            np.testing.assert_allclose(found["head_gram"][group, slot], gram[slot], rtol=1e-4)
+
+
+def test_virtual_tokens_in_front_of_a_prompt_are_refused(zoo):
+    peft = pytest.importorskip("peft")
+    with torch.random.fork_rng(devices=[]), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        tuned = peft.PromptTuningConfig(task_type="CAUSAL_LM", num_virtual_tokens=4)
+        model = peft.get_peft_model(zoo.load("llama"), tuned)
+    with pytest.raises(ValueError, match=r"(?i)virtual tokens"):
+        plan(as_encoded(PAIRS), model, [StateSums()])
+
+
+@pytest.mark.parametrize("how", ["all_states", "cache", "checkpoints"])
+def test_settings_of_people_do_not_matter(zoo, how):
+    model = zoo.load("llama")
+    expected = expected_columns(model, PAIRS)
+    if how == "all_states":
+        model.config.output_hidden_states = True
+    elif how == "cache":
+        model.config.use_cache = True
+    else:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            model.gradient_checkpointing_enable()
+        model.train()
+    for layout in ("plain", "packed"):
+        found = gather(run(model, plan(as_encoded(PAIRS), model, outputs(), layout=layout), outputs()))
+        assert max(deviations(found, expected).values()) < 1e-5
 
 
 def test_a_disabled_adapter_is_the_base_model(zoo):
