@@ -10,7 +10,16 @@ import torch
 
 from oracles.causal_zoo import FAMILIES, most_different_first
 from oracles.engine_cases import CASES, EVERYTHING, FEW_PAIRS, GRAM_CASES, PAIRS, ROLLOUTS, Case, as_encoded, gather
-from oracles.engine_oracle import ches, deviations, expected_columns, expected_kl, facts, head_gradients
+from oracles.engine_oracle import (
+    ches,
+    deviations,
+    expected_columns,
+    expected_kl,
+    facts,
+    forward,
+    head_gradients,
+    log_softmax,
+)
 from rankdiag.language_models import (
     HeadGram,
     HeadPressure,
@@ -122,6 +131,38 @@ def test_a_head_with_logits_of_its_own_is_asked_and_never_guessed(zoo):
     )["logp"] > 1e-2  # fmt: skip
     with pytest.raises(ValueError, match=r"(?i)logits"):
         plan(as_encoded(FEW_PAIRS), model, [HeadGram()])
+
+
+@pytest.mark.parametrize("forbidden", [float("-inf"), torch.finfo(torch.float32).min])
+def test_forbidden_tokens(zoo, forbidden):
+    """Part of the vocabulary is ruled out by the model itself; the rest must share all of the probability."""
+
+    class Ruled(type(zoo.load("llama"))):
+        def forward(self, *args, **kwargs):
+            out = super().forward(*args, **kwargs)
+            out.logits = out.logits.clone()
+            out.logits[..., 200:] = forbidden
+            return out
+
+    model, free = Ruled.from_pretrained(zoo.path("llama")).eval(), zoo.load("llama")
+    outputs = [LogProbs(per_token=True), TokenStats()]
+    found = gather(run(model, plan(as_encoded(PAIRS), model, outputs), outputs))
+    for group, slot, (prompt, response, _) in PAIRS.rows():
+        _, logits = forward(free, [*prompt, *response])
+        lines = log_softmax(logits[len(prompt) - 1 : -1, :200])
+        expected = lines[np.arange(len(response)), response]
+        entropy = -(np.exp(lines) * lines).sum(axis=1)
+        spread = (np.exp(lines) * (lines + entropy[:, None]) ** 2).sum(axis=1)
+        for name, values in (("token_logp", expected), ("entropy", entropy), ("varentropy", spread)):
+            np.testing.assert_allclose(found[name][group, slot], values, rtol=1e-5, atol=1e-5, err_msg=name)
+    if forbidden == float("-inf"):
+        outputs = [TokenKL()]
+        found = gather(run((model, free), plan(as_encoded(FEW_PAIRS), (model, free), outputs), outputs))
+        for group, slot, (prompt, response, _) in FEW_PAIRS.rows():
+            _, logits = forward(free, [*prompt, *response])
+            mass = np.exp(log_softmax(logits[len(prompt) - 1 : -1]))[:, :200].sum(axis=1)
+            np.testing.assert_allclose(found["kl_reverse"][group, slot], -np.log(mass), rtol=1e-4, atol=1e-5)
+            assert np.isposinf(found["kl_forward"][group, slot]).all()
 
 
 @pytest.mark.parametrize("layout", ["plain", "packed"])
