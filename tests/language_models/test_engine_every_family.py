@@ -194,3 +194,25 @@ def test_positions_are_those_that_the_model_would_take_itself(name, layout):
     planned = plan(as_encoded(CASE), model, [StateSums()], layout=layout)
     deviation = deviations(gather(run(model, planned, [StateSums()])), expected_columns(model, CASE, gram=False))
     assert max(deviation.values()) < 1e-5, deviation
+
+
+@pytest.mark.parametrize("layout", ["auto", "plain"])
+def test_factors_that_depend_on_the_longest_row(layout):
+    """Rotary factors change for every row of a forward once its longest one passes a limit: none may ride along."""
+    rope = {
+        "rope_type": "longrope",
+        "rope_theta": 10000.0,
+        "short_factor": [1.0] * 4,
+        "long_factor": [1.0, 4.0, 8.0, 16.0],
+        "original_max_position_embeddings": 32,
+        "factor": 4.0,
+    }
+    model = build("Phi3", {"original_max_position_embeddings": 32, "rope_parameters": rope, "head_dim": None})
+    lengths = {len(prompt) + len(response) for _, _, (prompt, response, _) in CASE.rows()}
+    assert 33 not in lengths  # there, feeding the last token or not makes the difference
+    assert min(lengths) < 32 < max(lengths)
+    outputs = [StateSums(), LogProbs()]
+    for budget in (1, 100, 10**6):
+        planned = plan(as_encoded(CASE), model, outputs, layout=layout, token_budget=budget)
+        deviation = deviations(gather(run(model, planned, outputs)), expected_columns(model, CASE, gram=False))
+        assert max(deviation.values()) < 1e-5, (budget, deviation)
