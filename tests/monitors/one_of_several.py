@@ -11,9 +11,34 @@ from typing import Any
 
 import torch
 
-from monitors.dpo_run import Reporter, dpo_trainer, many_pairs, plain_trainer, records, tiny_tokenizer
+from monitors.dpo_run import (
+    Reporter,
+    dpo_trainer,
+    load_model,
+    many_pairs,
+    plain_trainer,
+    records,
+    tiny_tokenizer,
+)
 from rankdiag.language_models import encode_preferences, run
 from rankdiag.monitors import DisplacementCallback, DisplacementLimit, _score
+
+
+def sharded(model_folder: Path, out: Path) -> None:
+    """Score a model whose parameters lie in both processes; a trainer shards on accelerators only."""
+    from torch.distributed.fsdp import fully_shard
+    from transformers import TrainingArguments
+
+    settings = TrainingArguments(output_dir=str(out), ddp_backend="gloo", use_cpu=True, report_to="none")
+    assert settings.world_size == 2
+    mesh = torch.distributed.init_device_mesh("cpu", (2,))
+    model = load_model(model_folder).train()
+    for layer in model.model.layers:
+        fully_shard(layer, mesh=mesh)
+    fully_shard(model, mesh=mesh)
+    record = _score.Scorer(model, encode_preferences(many_pairs(), tiny_tokenizer()), settings).score()
+    result = {"chosen": record.chosen.tolist(), "rejected": record.rejected.tolist(), "training": model.training}
+    (out / f"rank{settings.process_index}.json").write_text(json.dumps(result))
 
 
 def main(model_folder: Path, out: Path, kind: str, monitored: bool) -> None:
@@ -56,9 +81,12 @@ def main(model_folder: Path, out: Path, kind: str, monitored: bool) -> None:
     (out / f"rank{rank}.json").write_text(json.dumps(result))
     if rank == 0:
         trainer.model.save_pretrained(out / "after")
-    torch.distributed.barrier()
-    os._exit(0)  # taking gloo and DDP down in order hangs now and then, with a monitor and without
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], sys.argv[4] == "monitored")
+    if sys.argv[3] == "sharded":
+        sharded(Path(sys.argv[1]), Path(sys.argv[2]))
+    else:
+        main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], sys.argv[4] == "monitored")
+    torch.distributed.barrier()
+    os._exit(0)  # taking gloo and DDP down in order hangs now and then, with a monitor and without

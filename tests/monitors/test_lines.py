@@ -67,6 +67,15 @@ def test_a_torn_line_goes_when_a_fresh_run_begins(tmp_path: Path) -> None:
     assert lines.path.read_text() == '{"event": "start", "step": 0}\n'
 
 
+@pytest.mark.parametrize("text", ["a diary\n", "[1, 2]\n", '{"event": "start"}\n', "\n"])
+def test_a_file_of_something_else_is_left_alone(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "x.txt"
+    path.write_text(text)
+    with pytest.raises(ValueError, match="`out` must be a file of this monitor"):
+        Lines(path).begin(resumed_at=3)
+    assert path.read_text() == text
+
+
 def test_numbers_are_json() -> None:
     assert plain_list([1, 2.5, math.nan, math.inf]) == [1.0, 2.5, None, None]
 

@@ -78,3 +78,14 @@ def test_two_processes_measure_one_displacement(tmp_path: Path, kind: str) -> No
     plain = load_model(tmp_path / "without" / "after").state_dict()
     for name, value in trained.state_dict().items():
         assert torch.equal(value, plain[name]), name
+
+
+def test_a_model_that_lies_in_two_processes(tmp_path: Path) -> None:
+    model = save_model(tmp_path / "model")
+    first, second = torchrun(model, tmp_path / "out", "sharded", "")
+    expected = plain_sums(load_model(model), encode_preferences(many_pairs(), tiny_tokenizer()))
+    for found in (first, second):
+        assert found["training"]
+        np.testing.assert_allclose(found["chosen"], expected[0], atol=2e-4)
+        np.testing.assert_allclose(found["rejected"], expected[1], atol=2e-4)
+    assert np.array_equal(first["chosen"], second["chosen"], equal_nan=True)

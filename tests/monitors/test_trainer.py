@@ -169,9 +169,14 @@ def test_another_callback_ends_training_and_the_last_probe_is_logged(
     assert reporter.after_the_end == 0
 
 
-def test_a_resumed_run_ends_like_an_unbroken_one(model_folder: Path, probe: Any, tmp_path: Path) -> None:
+@pytest.mark.parametrize("restored", [False, True])
+def test_a_resumed_run_ends_like_an_unbroken_one(
+    model_folder: Path, probe: Any, tmp_path: Path, restored: bool
+) -> None:
     def begin(name: str) -> tuple[Any, DisplacementCallback]:
-        trainer = plain_trainer(model_folder, tmp_path / name, save_every=4)
+        trainer = plain_trainer(
+            model_folder, tmp_path / name, save_every=4, restore_callback_states_from_checkpoint=restored
+        )
         limit = DisplacementLimit(mean_below=1e6, patience=100)
         return trainer, DisplacementCallback(
             probe, every=2, out=tmp_path / f"{name}.jsonl", stop_if=limit, name="held/out"

@@ -108,7 +108,8 @@ class DisplacementCallback(TrainerCallback):  # type: ignore[misc] # transformer
     Notes
     -----
     One probe costs one forward pass over its pairs, without gradients. Each process of a data-parallel run scores its
-    own slice. Sharded models are scored whole on every process.
+    own batches of them. Under sharding (FSDP) every process scores all, as the others need its shards; ZeRO-3 is not
+    supported.
 
     A trainer that holds a separate reference model has it scored once as well, so that loss and implicit-reward
     accuracy are those of its loss; if that reference moves, it is scored with every probe.
@@ -366,6 +367,9 @@ class DisplacementCallback(TrainerCallback):  # type: ignore[misc] # transformer
 
     def _score(self, model: Any, args: Any) -> LogProbs:
         self.probes += 1
+        trainer = self._bound
+        if trainer is not None and getattr(trainer, "is_fsdp_enabled", False):
+            model = trainer.model_wrapped  # the root, which gathers what its parts need
         return self._scorer("policy", model, args).score()
 
     def _scorer(self, role: str, model: Any, args: Any) -> Scorer:

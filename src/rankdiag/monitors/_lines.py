@@ -48,7 +48,7 @@ class Lines:
         text = self.path.read_text(encoding="utf-8")
         lines = text.split("\n")[:-1]  # what follows the last line break is torn, or nothing
         if resumed_at is not None:
-            records = [json.loads(line) for line in lines]
+            records = [self._record(line) for line in lines]
             begun = [index for index, record in enumerate(records) if record["event"] == "start"]
             own = begun[-1] if begun else 0
             lines = [
@@ -59,6 +59,18 @@ class Lines:
         kept = "".join(line + "\n" for line in lines)
         if kept != text:
             write_text(self.path, kept)
+
+    def _record(self, line: str) -> dict[str, Any]:
+        """Read one line, and refuse a file that something else has written."""
+        try:
+            found = json.loads(line)
+            if {"event", "step"} <= found.keys():
+                return dict(found)
+        except (ValueError, AttributeError):
+            pass
+        raise ValueError(
+            f"`out` must be a file of this monitor, or a new one; {str(self.path)!r} holds the line {line[:60]!r}"
+        )
 
     def append(self, record: Mapping[str, Any]) -> None:
         """Write one line."""
