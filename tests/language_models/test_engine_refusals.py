@@ -235,3 +235,53 @@ def test_a_model_swapped_after_planning_is_noticed_or_measured(zoo):
         assert "plan" in str(error)
     else:
         assert max(deviations(found, expected_columns(other, FEW_PAIRS, gram=False)).values()) < 1e-5
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        ({"reduce": 3}, "reduce"),
+        ({"reduce": lambda columns: None}, "reduce"),
+        ({"journal": 3}, "journal"),
+        ({"autocast": "bf16"}, "autocast"),
+        ({"progress": "yes"}, "progress"),
+    ],
+)
+def test_arguments_of_the_wrong_kind(zoo, options, word):
+    model = zoo.load("llama")
+    planned = plan(as_encoded(FEW_PAIRS), model, [StateSums()])
+    with pytest.raises(TypeError, match=rf"`{word}`"):
+        list(run(model, planned, [StateSums()], **options))
+
+
+@pytest.mark.parametrize("models", ["gpt2", None, 3])
+def test_models_that_are_none(models):
+    with pytest.raises(TypeError, match="`models`"):
+        plan(as_encoded(FEW_PAIRS), models, [StateSums()])
+
+
+def test_callables_that_give_no_states(zoo):
+    states = as_callable(zoo.load("llama"))
+
+    def flat(ids, mask, positions):
+        return states(ids, mask, positions)[..., 0]
+
+    def boxed(ids, mask, positions):
+        return (states(ids, mask, positions),)
+
+    def failing(ids, mask, positions):
+        raise RuntimeError("no such luck")
+
+    def narrow(ids, mask):
+        return states(ids, mask, None)
+
+    for wrong, word in ((flat, "flat"), (boxed, "boxed"), (failing, "no such luck"), (narrow, "narrow")):
+        with pytest.raises(ValueError, match=rf"(?s)`models`.*{word}"):
+            plan(as_encoded(FEW_PAIRS), wrong, [StateSums()])
+
+
+def test_a_reduction_that_loses_a_group(zoo):
+    model = zoo.load("llama")
+    planned = plan(as_encoded(FEW_PAIRS), model, [StateSums()])
+    with pytest.raises(ValueError, match=r"`reduce`.*one entry"):
+        list(run(model, planned, [StateSums()], reduce=lambda columns: {"x": np.zeros(1)}))
