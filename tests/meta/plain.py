@@ -25,6 +25,8 @@ from rankdiag.testing._guard import put_back, snapshot
 
 # These are not called with wild values: the reason stands beside each.
 NOT_FUZZED = {
+    "rankdiag.language_models.load_language_model": "opens what a path names; tests/language_models tries bad folders",
+    "rankdiag.language_models.run": "its plan knows its model by identity, which a copy of both loses",
     "rankdiag.cli.main": "reads a command line of texts and ends in exit codes; tests/cli runs it as a process",
 }
 # These pass NaN on by design.
@@ -79,8 +81,152 @@ def parquet_of(data: Any) -> str:
     return "plain.parquet"
 
 
+STATES = [[1.0, 0.5], [0.25, -1.0], [2.0, 0.0]]
+BATCH = np.array([STATES])
+MASK = np.array([[True, True, False]])
+LAW = np.log([0.5, 0.3, 0.2])
+
+
+def model() -> Any:
+    return rd.testing.tiny_language_model()
+
+
+def pairs() -> Any:
+    return rd.language_models.encode_preferences([PAIR, {**PAIR, "rejected_ids": [3, 4, 2]}])
+
+
+def outputs() -> Any:
+    return [rd.language_models.StateSums(), rd.language_models.LogProbs()]
+
+
+def planned() -> Any:
+    return rd.language_models.plan(pairs(), model(), outputs())
+
+
+def log_probs(shift: float = 0.0) -> Any:
+    return rd.preference.LogProbs(
+        chosen=[-3.0 + shift, -4.0 - shift], rejected=[-5.0, -6.0], n_chosen=[2, 2], n_rejected=[2, 2]
+    )
+
+
+def pair_scores() -> Any:
+    return rd.preference.score_preferences(model(), pairs())
+
+
+def journal_folder() -> str:
+    rd.preference.score_preferences(model(), pairs(), out="journal")
+    return "journal"
+
+
+def tensors() -> Mapping[str, Any]:
+    states, mask = torch.tensor(BATCH), torch.tensor(MASK)
+    return {"chosen": states, "chosen_mask": mask, "rejected": states + 1, "rejected_mask": mask}
+
+
+def context() -> Any:
+    """Return the context of one forward, as an output that keeps it sees it."""
+    kept = []
+
+    class Keep(rd.language_models.StateSums):
+        def start(self, context: Any) -> Any:
+            kept.append(context)
+            return context
+
+    made = rd.language_models.plan(pairs(), model(), [Keep()])
+    list(rd.language_models.run(made.subjects[0].given, made, [Keep()]))
+    return kept[0]
+
+
+def rows_of_journal() -> Any:
+    return rd.language_models.Columns(
+        keys=("a",), group=np.array([0]), slot=np.array([0]), status=("ok",), values={"score": np.array([0.5])}
+    )
+
+
 # Plain arguments of functions, by public name.
 ARGUMENTS: dict[str, Callable[[], Mapping[str, Any]]] = {
+    "rankdiag.language_models.HeadGradient": lambda: {"coefficients": [1.0, -1.0, 1.0, -1.0]},
+    "rankdiag.language_models.HeadPressure": lambda: {"matrix": np.ones((12, 8))},
+    "rankdiag.language_models.HeadReward": lambda: {"weight": np.ones(8)},
+    "rankdiag.language_models.Journal": lambda: {"folder": "rows", "manifest": {"n_groups": 1}},
+    "rankdiag.language_models.as_batch_fn": lambda: {"models": model(), "outputs": outputs()},
+    "rankdiag.language_models.gradients": lambda: {"model": model(), "data": pairs()},
+    "rankdiag.language_models.model_fingerprint": lambda: {"model": model()},
+    "rankdiag.language_models.plan": lambda: {"data": pairs(), "models": model(), "outputs": outputs()},
+    "rankdiag.language_models.run": lambda: {
+        "models": (made := planned()).subjects[0].given,
+        "plan": made,
+        "outputs": outputs(),
+    },
+    "rankdiag.language_models.sequence_log_probs": lambda: {"model": model(), "data": pairs()},
+    "rankdiag.preference.ches_from_padded": lambda: {
+        "chosen": BATCH,
+        "chosen_mask": MASK,
+        "rejected": BATCH + 1,
+        "rejected_mask": MASK,
+    },
+    "rankdiag.preference.ches_from_states": lambda: {"chosen": [STATES], "rejected": [STATES[:2]]},
+    "rankdiag.preference.ches_from_sums": lambda: {
+        "sum_chosen": STATES,
+        "sum_rejected": STATES[::-1],
+        "n_chosen": [1, 2, 3],
+        "n_rejected": [1, 2, 3],
+    },
+    "rankdiag.preference.displacement_report": lambda: {"before": log_probs(), "after": log_probs(0.5)},
+    "rankdiag.preference.drop_highest": lambda: {"scores": [0.1, 0.3, 0.2], "n": 1},
+    "rankdiag.preference.edit_similarity": lambda: {"chosen_ids": [1, 2], "rejected_ids": [1, 3]},
+    "rankdiag.preference.export": lambda: {"indices": [0], "dataset": [{"prompt": "a"}], "path": "kept.jsonl"},
+    "rankdiag.preference.forecast_report": lambda: {
+        "predicted": [0.1, -0.2],
+        "before": log_probs(),
+        "after": log_probs(0.5),
+        "kind": "score",
+    },
+    "rankdiag.preference.from_models.displacement_score": lambda: {"model": model(), "data": pairs()},
+    "rankdiag.preference.from_models.head_pressure": lambda: {"model": model(), "data": pairs()},
+    "rankdiag.preference.from_models.logprob_change_along": lambda: {
+        "model": model(),
+        "data": pairs(),
+        "update": {"lm_head.weight": torch.ones(12, 8)},
+    },
+    "rankdiag.preference.from_models.merge_scores": lambda: {"path": journal_folder()},
+    "rankdiag.preference.from_models.score_preferences": lambda: {"model": model(), "data": pairs()},
+    "rankdiag.preference.from_models.sequence_log_probs": lambda: {"model": model(), "data": pairs()},
+    "rankdiag.preference.from_trainer_log": lambda: {"log_history": [{"rewards/chosen": 0.1, "step": 1}], "beta": 0.1},
+    "rankdiag.preference.keep_lowest": lambda: {"scores": [0.1, 0.3, 0.2], "n": 1},
+    "rankdiag.preference.losses.ches_loss": tensors,
+    "rankdiag.preference.losses.ln_ches_loss": tensors,
+    "rankdiag.preference.losses.relative_ches_loss": tensors,
+    "rankdiag.preference.mass_by_group": lambda: {
+        "logp_before": LAW,
+        "logp_after": LAW[::-1],
+        "groups": {"benign": [0], "catastrophic": [2]},
+    },
+    "rankdiag.preference.multi_sample_dynamics": lambda: {
+        "W": MATRIX,
+        "hidden": MATRIX[:2],
+        "chosen": [0, 1],
+        "rejected": [2, 3],
+    },
+    "rankdiag.preference.multi_token_dynamics": lambda: {
+        "W": MATRIX,
+        "chosen_states": MATRIX[:2],
+        "rejected_states": MATRIX[2:],
+        "chosen_ids": [0, 1],
+        "rejected_ids": [2, 3],
+    },
+    "rankdiag.preference.quantile_window": lambda: {"scores": [0.1, 0.3, 0.2], "q": 0.5, "num": 1},
+    "rankdiag.preference.simulate_single_token": lambda: {
+        "W": MATRIX,
+        "h": MATRIX[0],
+        "chosen": 0,
+        "rejected": 1,
+        "lr": 0.1,
+        "steps": 2,
+    },
+    "rankdiag.preference.single_token_dynamics": lambda: {"W": MATRIX, "h": MATRIX[0], "chosen": 0, "rejected": 1},
+    "rankdiag.preference.token_mass_shift": lambda: {"logp_before": LAW, "logp_after": LAW[::-1], "preferred": 0},
+    "rankdiag.preference.unembedding_geometry": lambda: {"W": MATRIX, "chosen": 0, "rejected": 1},
     "rankdiag.language_models.encode": lambda: {"records": [PAIR]},
     "rankdiag.language_models.encode_preferences": lambda: {"records": [PAIR]},
     "rankdiag.language_models.extract_prompt": lambda: {"record": {"chosen": "a b", "rejected": "a c"}},
@@ -137,7 +283,10 @@ def arguments(name: str) -> dict[str, Any]:
 
 def fuzzed_functions() -> tuple[Entry, ...]:
     records = [entry for entry in classes() if dataclasses.is_dataclass(entry.value) or hasattr(entry.value, "_fields")]
-    plain = [entry for entry in classes() if entry not in records]  # a record holds what it is given, as a tuple does
+    protocols = [entry for entry in classes() if getattr(entry.value, "_is_protocol", False)]
+    plain = [
+        entry for entry in classes() if entry not in (*records, *protocols)
+    ]  # a record holds what it is given, as a tuple does
     built = [
         entry for entry in plain if not (issubclass(entry.value, BaseException) or inspect.isabstract(entry.value))
     ]

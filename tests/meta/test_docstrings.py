@@ -108,6 +108,8 @@ def test_classes_document_every_field(entry):
             if dataclasses.is_dataclass(base):
                 inherited |= {field.name for field in dataclasses.fields(base)}
         names = {field.name for field in dataclasses.fields(entry.value)} - inherited
+    elif getattr(entry.value, "_is_protocol", False):  # nobody makes one
+        names = set()
     else:
         names = set(parameters(entry.value))
     assert sorted(names - found) == []

@@ -14,7 +14,18 @@ import rankdiag
 PACKAGE = Path(rankdiag.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 # Code that is torch code through and through, loaded only when it is used.
-TORCH_MODULES = {"spectral/losses.py"}
+TORCH_MODULES = {
+    "spectral/losses.py",
+    "preference/losses.py",
+    "preference/from_models.py",
+    *(
+        f"language_models/_{name}.py"
+        for name in (
+            *("along", "batch_fn", "fingerprint", "gradients", "head", "head_outputs", "model", "outputs", "plan"),
+            "run",
+        )
+    ),
+}
 HEAVY = {"transformers", "peft", "matplotlib", "pandas", "sklearn", "networkx", "tensorly", "tqdm", "huggingface_hub"}
 FORBIDDEN_CALLS = {
     "eval": "runs text as code",
@@ -43,6 +54,9 @@ FORBIDDEN_CALLS = {
 }
 # The same, where a file has a reason.
 ALLOWED = {
+    "language_models/_along.py": {"warnings.filterwarnings"},  # inside catch_warnings, for one text of torch's own
+    "preference/from_models.py": {"np.load"},  # with allow_pickle=False
+    "cli/sections/preference.py": {"torch.manual_seed", "torch.set_num_threads"},  # as in the section on weights
     "testing/_observe.py": {"warnings.simplefilter"},  # inside catch_warnings, to record
     # inside fork_rng, for models that draw from global state; the number of threads is put back
     "cli/sections/weights.py": {"torch.manual_seed", "torch.set_num_threads"},

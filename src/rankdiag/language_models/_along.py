@@ -67,7 +67,7 @@ def log_probs_along(
     if method != "central":
         try:
             return _forward_mode(subject, data, parameters, directions), {"method": "jvp"}
-        except (RuntimeError, NotImplementedError, AttributeError, TypeError) as error:
+        except (RuntimeError, NotImplementedError, AttributeError, TypeError, ImportError) as error:
             if method == "jvp":
                 raise ValueError(
                     f"`method='jvp'` does not work on {subject.name} ({type(error).__name__}: {error}); use 'central'"

@@ -87,9 +87,15 @@ def as_batch_fn(
         See `encode`.
     kind : {"pairs", "responses", "ids"}
         See `encode`.
-    mode, add_eos, truncation : str
+    mode : {"joint", "separate", "offset"}
         See `encode`.
-    max_length, max_prompt_length : int, optional
+    add_eos : {"auto", "never"}
+        See `encode`.
+    max_length : int, optional
+        See `encode`.
+    truncation : {"keep_start", "keep_end"}
+        See `encode`.
+    max_prompt_length : int, optional
         See `encode`.
     columns : mapping, optional
         See `encode`.
@@ -119,6 +125,15 @@ def as_batch_fn(
     Notes
     -----
     Batches of a few hundred records keep forwards full. Numbers agree with those of one `run` to about 1e-5.
+
+    Examples
+    --------
+    >>> from rankdiag.language_models import LogProbs, as_batch_fn
+    >>> from rankdiag.testing import tiny_language_model
+    >>> function = as_batch_fn(tiny_language_model(), [LogProbs()])
+    >>> batch = function({"prompt_ids": [[1, 2]], "chosen_ids": [[3, 4]], "rejected_ids": [[5]]})
+    >>> batch["status"], batch["n_tokens"]
+    (['ok'], [[2, 1]])
     """
     wanted = checked_outputs(outputs)
     subjects_of(models)

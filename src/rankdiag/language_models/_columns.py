@@ -27,6 +27,16 @@ class Columns:
     values : mapping of str to ndarray or tuple
         Name -> column: an array whose first axis runs over the entries, or a tuple of one array for each entry
         where they are ragged (states, log-probabilities of single tokens).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rankdiag.language_models import Columns
+    >>> columns = Columns(
+    ...     keys=("a",), group=np.array([0]), slot=np.array([0]), status=("ok",), values={"logp": np.array([-3.5])}
+    ... )
+    >>> len(columns), columns["logp"].tolist()
+    (1, [-3.5])
     """
 
     keys: tuple[str, ...]

@@ -48,6 +48,14 @@ def model_fingerprint(model: Any) -> dict[str, Any]:
     The checksum reads 256 values of every named parameter and buffer, the first and the last among them, so an edit of
     one adapter is seen while an edit of a single weight of a large matrix may not be. The same in every process. Cost:
     one small gather for each tensor.
+
+    Examples
+    --------
+    >>> from rankdiag.language_models import model_fingerprint
+    >>> from rankdiag.testing import tiny_language_model
+    >>> found = model_fingerprint(tiny_language_model())
+    >>> found["dtype"], found["parameters"], found == model_fingerprint(tiny_language_model(rng=1))
+    ('float32', 896, False)
     """
     subject = adapt(model, "model")
     if subject.module is None:

@@ -62,6 +62,16 @@ def gradients(
     -----
     Cost: one forward and one backward pass for each response. The model runs in evaluation mode; its ``.grad`` fields
     are not touched. Memory: the activations of one group, and as many gradients as it has slots.
+
+    Examples
+    --------
+    >>> from rankdiag.language_models import encode_preferences, gradients
+    >>> from rankdiag.testing import tiny_language_model
+    >>> model = tiny_language_model()
+    >>> data = encode_preferences([{"prompt_ids": [1, 2], "chosen_ids": [3, 4], "rejected_ids": [3, 5, 6]}])
+    >>> for group, (chosen, rejected) in gradients(model, data, parameters=["lm_head.weight"]):
+    ...     print(group, tuple(chosen[0].shape), bool((chosen[0] == rejected[0]).all()))
+    0 (12, 8) False
     """
     subject = adapt(model, "model")
     chosen = list(selected_parameters(subject, parameters).values())
@@ -140,13 +150,19 @@ def response_log_probs(subject: Subject, feed: Feed) -> torch.Tensor:
     targets = torch.from_numpy(feed.targets).to(device)
     head = cast(Any, subject.head)
     size = max(1, _ENTRIES // head.size)
+    if len(hidden) <= size:
+        return _row_sums(_token_log_probs(head, hidden, targets), feed)
     pieces = [
         checkpoint(
             _token_log_probs, head, hidden[first : first + size], targets[first : first + size], use_reentrant=False
         )
         for first in range(0, len(hidden), size)
     ]
-    tokens = torch.cat(pieces).double() * torch.from_numpy(feed.counted).to(device)
+    return _row_sums(torch.cat(pieces), feed)
+
+
+def _row_sums(per_token: torch.Tensor, feed: Feed) -> torch.Tensor:
+    tokens = per_token.double() * torch.from_numpy(feed.counted).to(per_token.device)
     return torch.stack([tokens[first:last].sum() for first, last in zip(feed.ptr[:-1], feed.ptr[1:], strict=True)])
 
 

@@ -27,7 +27,22 @@ class _AtHead(_Plain):
     """Base of the outputs that differentiate by the output projection."""
 
     def check(self, source: Any, groups: Sequence[int], subjects: Sequence[Any]) -> None:
-        """Refuse a model whose logits are made in an unknown way, before any run."""
+        """Refuse a model whose logits are made in an unknown way, before any run.
+
+        Parameters
+        ----------
+        source : Rows
+            The rows.
+        groups : sequence of int
+            The groups that will be run.
+        subjects : sequence of Subject
+            The models.
+
+        Raises
+        ------
+        ValueError
+            If it cannot be read.
+        """
         _understood(subjects[0].head)
 
 
@@ -57,6 +72,17 @@ class HeadGram(_Plain):
     -----
     Cost for a group of T states: 2 T V d for the logits, which all outputs share, T^2 V for the products of
     distributions; memory T^2 beyond one block.
+
+    Examples
+    --------
+    >>> from rankdiag.language_models import HeadGram, encode_preferences, plan, run
+    >>> from rankdiag.testing import tiny_language_model
+    >>> model = tiny_language_model()
+    >>> data = encode_preferences([{"prompt_ids": [1, 2], "chosen_ids": [3, 4], "rejected_ids": [3, 5, 6]}])
+    >>> outputs = [HeadGram()]
+    >>> (columns,) = run(model, plan(data, model, outputs), outputs)
+    >>> columns["head_gram"].shape
+    (2, 2)
     """
 
     needs = frozenset({"states", "logits"})
@@ -67,14 +93,28 @@ class HeadGram(_Plain):
         self.columns = ("head_gram", "ufm_gram") if self.unembedding_terms else ("head_gram",)
 
     def check(self, source: Any, groups: Sequence[int], subjects: Sequence[Any]) -> None:
-        """Refuse groups of several sizes, and a model whose logits are made in an unknown way, before any run."""
+        """Refuse groups of several sizes, and a model whose logits are made in an unknown way, before any run.
+
+        Parameters
+        ----------
+        source : Rows
+            The rows.
+        groups : sequence of int
+            The groups that will be run.
+        subjects : sequence of Subject
+            The models.
+
+        Raises
+        ------
+        ValueError
+            If it cannot be read.
+        """
         _understood(subjects[0].head)
         sizes = sorted({len(source.of_group(group)) for group in groups})
         if len(sizes) > 1:
             raise ValueError(f"`data`: HeadGram needs groups of one size; got groups of {sizes} responses")
 
     def start(self, context: Context) -> Any:
-        """Find the states of every group."""
         head = _understood(context.head)
         entry = context.entry.cpu().numpy()
         parts = []
@@ -89,7 +129,6 @@ class HeadGram(_Plain):
         return {"context": context, "head": head, "parts": parts, "back": back}
 
     def update(self, acc: Any, block: LogitsBlock) -> None:
-        """Add one block of ``sum_v w_k(v) w_k'(v)`` for every group."""
         head: Head = acc["head"]
         slope = head.slope(block.logits)
         weights = block.weights if slope is None else block.weights * slope
@@ -101,7 +140,6 @@ class HeadGram(_Plain):
             acc["back"].mul_(block.rescale[:, None]).addmm_(weights, rows)
 
     def finish(self, acc: Any) -> Mapping[str, Any]:
-        """Return the columns."""
         head_gram, ufm_gram = [], []
         for part in acc["parts"]:
             gram, terms = self._group(acc, part)
@@ -175,6 +213,17 @@ class HeadGradient(_AtHead):
     ----------
     coefficients : array-like, shape (rows of the data,)
         Factor of each row's gradient.
+
+    Examples
+    --------
+    >>> from rankdiag.language_models import HeadGradient, encode_preferences, plan, run
+    >>> from rankdiag.testing import tiny_language_model
+    >>> model = tiny_language_model()
+    >>> data = encode_preferences([{"prompt_ids": [1, 2], "chosen_ids": [3, 4], "rejected_ids": [3, 5, 6]}])
+    >>> outputs = [HeadGradient([1.0, -1.0])]
+    >>> (columns,) = run(model, plan(data, model, outputs), outputs)
+    >>> columns["counted"].tolist(), tuple(outputs[0].matrix.shape)
+    ([2, 3], (12, 8))
     """
 
     needs = frozenset({"states", "logits"})
@@ -185,7 +234,6 @@ class HeadGradient(_AtHead):
         self.matrix: torch.Tensor | None = None
 
     def finish(self, acc: Any) -> Mapping[str, Any]:
-        """Add the rows of this forward to `matrix`."""
         context: Context = acc
         head = _understood(context.head)
         if int(context.rows.max()) >= len(self._coefficients):
@@ -224,6 +272,17 @@ class HeadPressure(_AtHead):
     ----------
     matrix : array-like or torch.Tensor, shape (V, d)
         M, the sum that `HeadGradient` leaves, say.
+
+    Examples
+    --------
+    >>> from rankdiag.language_models import HeadPressure, encode_preferences, plan, run
+    >>> from rankdiag.testing import tiny_language_model
+    >>> model = tiny_language_model()
+    >>> data = encode_preferences([{"prompt_ids": [1, 2], "chosen_ids": [3, 4], "rejected_ids": [3, 5, 6]}])
+    >>> outputs = [HeadPressure(model.lm_head.weight)]
+    >>> (columns,) = run(model, plan(data, model, outputs), outputs)
+    >>> columns["pressure"].shape
+    (2,)
     """
 
     needs = frozenset({"states", "logits"})
@@ -237,7 +296,6 @@ class HeadPressure(_AtHead):
         self._matrix = matrix.detach()
 
     def start(self, context: Context) -> Any:
-        """Begin with empty sums."""
         head = _understood(context.head)
         if tuple(self._matrix.shape) != (head.size, context.hidden.shape[1]):
             raise ValueError(
@@ -248,7 +306,6 @@ class HeadPressure(_AtHead):
         return {"context": context, "head": head, "mean": zeros, "hidden": context.hidden.to(high)}
 
     def update(self, acc: Any, block: LogitsBlock) -> None:
-        """Add one block of the expectation of ``M h`` under the model."""
         hidden = acc["hidden"]
         part = hidden @ self._matrix[block.first : block.last].to(hidden).T
         slope = acc["head"].slope(block.logits)
@@ -258,7 +315,6 @@ class HeadPressure(_AtHead):
         acc["mean"] = acc["mean"] * block.rescale.double() + part.sum(dim=1, dtype=torch.float64)
 
     def finish(self, acc: Any) -> Mapping[str, Any]:
-        """Return the column."""
         context: Context = acc["context"]
         hidden = acc["hidden"]
         ahead = (self._matrix[context.targets].to(hidden) * hidden[context.entry]).sum(dim=1, dtype=torch.float64)

@@ -77,6 +77,15 @@ def load_language_model(
     Notes
     -----
     Only safetensors are read. Nothing is downloaded where ``HF_HUB_OFFLINE`` or ``TRANSFORMERS_OFFLINE`` is set.
+
+    Examples
+    --------
+    >>> from rankdiag.language_models import load_language_model
+    >>> try:
+    ...     load_language_model("./no-such-folder")
+    ... except FileNotFoundError as error:
+    ...     print(str(error)[:31])
+    `path` must be a folder that ex
     """
     transformers = optional("transformers", extra="hf", feature=_FEATURE)
     torch = optional("torch", extra="hf", feature=_FEATURE)

@@ -236,7 +236,8 @@ def adapt(model: Any, name: str = "models") -> Subject:
         )
     backbone = getattr(inner, "base_model", None)
     if inner is not None and backbone is inner:  # the prefix of some classes names another part than the network
-        backbone = inner.get_decoder() if callable(getattr(inner, "get_decoder", None)) else None
+        read = getattr(inner, "get_decoder", None)
+        backbone = read() if callable(read) else None
         inside = getattr(inner, "model", None)
         backbone = inside if backbone is inner or backbone is None else backbone
         backbone = inner if backbone is None else backbone  # a network that never had a head

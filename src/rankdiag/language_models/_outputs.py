@@ -161,32 +161,91 @@ class Output(Protocol):
         What has to be there: states of responses, the state of the last token, logits, a second model.
     columns : tuple of str
         Names of what it gives.
+
+    Examples
+    --------
+    >>> from rankdiag.language_models import LogProbs, Output
+    >>> isinstance(LogProbs(), Output), LogProbs().columns
+    (True, ('logp', 'n_tokens'))
     """
 
     needs: frozenset[str]
     columns: tuple[str, ...]
 
     def start(self, context: Context) -> Any:
-        """Begin with the states of one forward; return whatever `update` and `finish` need."""
+        """Begin with the states of one forward, `context`; return whatever `update` and `finish` need."""
 
     def update(self, acc: Any, block: LogitsBlock) -> None:
-        """Take in one block of logits; only called where logits are needed."""
+        """Take in the logits of one range of the vocabulary; only called where logits are needed.
+
+        Parameters
+        ----------
+        acc : object
+            What `start` returned.
+        block : LogitsBlock
+            Logits of all states.
+        """
 
     def finish(self, acc: Any) -> Mapping[str, Column]:
-        """Return one entry for each row of the forward."""
+        """Return one entry for each row of the forward, from `acc`, which `start` returned."""
 
 
 class _Plain:
-    """Base of the built-in outputs: no pass over the vocabulary, and the context is all they keep."""
+    """Base of the built-in outputs: no pass over the vocabulary, and the context is all they keep.
+
+    Methods without a docstring of their own get that of this class.
+    """
 
     needs: frozenset[str] = frozenset({"states"})
     columns: tuple[str, ...] = ()
 
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name in ("start", "update", "finish"):
+            own = cls.__dict__.get(name)
+            if own is not None and not own.__doc__:
+                own.__doc__ = getattr(_Plain, name).__doc__
+
     def start(self, context: Context) -> Any:
+        """Begin with the states of one forward.
+
+        Parameters
+        ----------
+        context : Context
+            The states, and what belongs to which row.
+
+        Returns
+        -------
+        object
+            Whatever `update` and `finish` need.
+        """
         return context
 
     def update(self, acc: Any, block: LogitsBlock) -> None:
-        pass
+        """Take in the logits of one range of the vocabulary; only called where logits are needed.
+
+        Parameters
+        ----------
+        acc : object
+            What `start` returned.
+        block : LogitsBlock
+            Logits of all states.
+        """
+
+    def finish(self, acc: Any) -> Mapping[str, Column]:
+        """Return the columns.
+
+        Parameters
+        ----------
+        acc : object
+            What `start` returned.
+
+        Returns
+        -------
+        mapping of str to array, or tuple of arrays
+            One entry for each row of the forward.
+        """
+        raise NotImplementedError
 
     def __repr__(self) -> str:
         options = ", ".join(f"{key.lstrip('_')}={value!r}" for key, value in vars(self).items() if key != "needs")
@@ -199,12 +258,22 @@ class StateSums(_Plain):
     Columns: ``sum`` (rows, d), all counted states; ``sum_beyond`` (rows, d), those that the row does not share with
     its whole group; ``n_states`` and ``n_shared`` (rows,), how many there are and how many are shared (s of
     arXiv 2410.08847 as read here: positions with identical prefixes). Sums are float64.
+
+    Examples
+    --------
+    >>> from rankdiag.language_models import StateSums, encode_preferences, plan, run
+    >>> from rankdiag.testing import tiny_language_model
+    >>> model = tiny_language_model()
+    >>> data = encode_preferences([{"prompt_ids": [1, 2], "chosen_ids": [3, 4], "rejected_ids": [3, 5, 6]}])
+    >>> outputs = [StateSums()]
+    >>> (columns,) = run(model, plan(data, model, outputs), outputs)
+    >>> columns["sum"].shape, columns["n_states"].tolist(), columns["n_shared"].tolist()
+    ((2, 8), [2, 3], [2, 2])
     """
 
     columns = ("sum", "sum_beyond", "n_states", "n_shared")
 
     def finish(self, acc: Any) -> Mapping[str, Column]:
-        """Return the columns."""
         context: Context = acc
         both = torch.cat([context.selection(), context.selection(beyond=True)])
         sums = (both @ context.hidden.double()).cpu().numpy()
@@ -224,12 +293,22 @@ class States(_Plain):
 
     Column: ``states``, one array (n, d) for each row, float64 for a float64 model and else float32; state k predicts
     token k, whether it counts or not.
+
+    Examples
+    --------
+    >>> from rankdiag.language_models import States, encode_preferences, plan, run
+    >>> from rankdiag.testing import tiny_language_model
+    >>> model = tiny_language_model()
+    >>> data = encode_preferences([{"prompt_ids": [1, 2], "chosen_ids": [3, 4], "rejected_ids": [3, 5, 6]}])
+    >>> outputs = [States()]
+    >>> (columns,) = run(model, plan(data, model, outputs), outputs)
+    >>> [states.shape for states in columns["states"]]
+    [(2, 8), (3, 8)]
     """
 
     columns = ("states",)
 
     def finish(self, acc: Any) -> Mapping[str, Column]:
-        """Return the column."""
         context: Context = acc
         dtype = torch.float64 if context.hidden.dtype == torch.float64 else torch.float32
         hidden = context.hidden.to("cpu", dtype).numpy()
@@ -242,13 +321,23 @@ class LastState(_Plain):
     """The state of the last token of each response, which predicts nothing that is part of it.
 
     Column: ``last_state`` (rows, d), float64. Costs one token more for each response.
+
+    Examples
+    --------
+    >>> from rankdiag.language_models import LastState, encode_preferences, plan, run
+    >>> from rankdiag.testing import tiny_language_model
+    >>> model = tiny_language_model()
+    >>> data = encode_preferences([{"prompt_ids": [1, 2], "chosen_ids": [3, 4], "rejected_ids": [3, 5, 6]}])
+    >>> outputs = [LastState()]
+    >>> (columns,) = run(model, plan(data, model, outputs), outputs)
+    >>> columns["last_state"].shape
+    (2, 8)
     """
 
     needs = frozenset({"states", "last"})
     columns = ("last_state",)
 
     def finish(self, acc: Any) -> Mapping[str, Column]:
-        """Return the column."""
         return {"last_state": acc.last.to("cpu", torch.float64).numpy()}
 
 
@@ -262,6 +351,17 @@ class LogProbs(_Plain):
     ----------
     per_token : bool
         Whether to keep the log-probability of every token.
+
+    Examples
+    --------
+    >>> from rankdiag.language_models import LogProbs, encode_preferences, plan, run
+    >>> from rankdiag.testing import tiny_language_model
+    >>> model = tiny_language_model()
+    >>> data = encode_preferences([{"prompt_ids": [1, 2], "chosen_ids": [3, 4], "rejected_ids": [3, 5, 6]}])
+    >>> outputs = [LogProbs(per_token=True)]
+    >>> (columns,) = run(model, plan(data, model, outputs), outputs)
+    >>> [len(tokens) for tokens in columns["token_logp"]]
+    [2, 3]
     """
 
     needs = frozenset({"states", "logits"})
@@ -271,7 +371,6 @@ class LogProbs(_Plain):
         self.columns = ("logp", "n_tokens", "token_logp") if self.per_token else ("logp", "n_tokens")
 
     def finish(self, acc: Any) -> Mapping[str, Column]:
-        """Return the columns."""
         context: Context = acc
         per_token = context.target_logit.double() - context.log_partition[context.entry]
         tokens = context.by_row(per_token)
@@ -289,18 +388,27 @@ class TokenStats(_Plain):
 
     Columns, one float64 array for each row: ``surprisal`` = -ln p(y_k), ``entropy`` = -sum p ln p and ``varentropy`` =
     the variance of ln p under p, of the distribution that predicts token k.
+
+    Examples
+    --------
+    >>> from rankdiag.language_models import TokenStats, encode_preferences, plan, run
+    >>> from rankdiag.testing import tiny_language_model
+    >>> model = tiny_language_model()
+    >>> data = encode_preferences([{"prompt_ids": [1, 2], "chosen_ids": [3, 4], "rejected_ids": [3, 5, 6]}])
+    >>> outputs = [TokenStats()]
+    >>> (columns,) = run(model, plan(data, model, outputs), outputs)
+    >>> bool((columns["entropy"][0] > 0).all())
+    True
     """
 
     needs = frozenset({"states", "logits"})
     columns = ("surprisal", "entropy", "varentropy")
 
     def start(self, context: Context) -> Any:
-        """Begin with empty sums."""
         zeros = torch.zeros(len(context.hidden), dtype=torch.float64, device=context.hidden.device)
         return {"context": context, "first": zeros, "second": zeros.clone(), "total": zeros.clone()}
 
     def update(self, acc: Any, block: LogitsBlock) -> None:
-        """Add the moments of the logits around the peak."""
         growth, rescale = block.growth.double(), block.rescale.double()
         first, second, total = acc["first"], acc["second"], acc["total"]
         acc["second"] = rescale * (second - 2 * growth * first + growth**2 * total)
@@ -314,7 +422,6 @@ class TokenStats(_Plain):
         acc["total"] += block.weights.sum(dim=1, dtype=torch.float64)
 
     def finish(self, acc: Any) -> Mapping[str, Column]:
-        """Return the columns."""
         context: Context = acc["context"]
         mean = acc["first"] / acc["total"]
         entropy = (acc["total"].log() - mean).clamp_(min=0.0)
@@ -339,6 +446,17 @@ class TokenKL(_Plain):
     ----------
     direction : {"both", "reverse", "forward"}
         Which columns to compute.
+
+    Examples
+    --------
+    >>> from rankdiag.language_models import TokenKL, encode_preferences, plan, run
+    >>> from rankdiag.testing import tiny_language_model
+    >>> models = tiny_language_model(), tiny_language_model(rng=1)
+    >>> data = encode_preferences([{"prompt_ids": [1, 2], "chosen_ids": [3, 4], "rejected_ids": [3, 5, 6]}])
+    >>> outputs = [TokenKL()]
+    >>> (columns,) = run(models, plan(data, models, outputs), outputs)
+    >>> [bool((kl > 0).all()) for kl in columns["kl_reverse"]]
+    [True, True]
     """
 
     needs = frozenset({"states", "logits", "states_b"})
@@ -349,12 +467,10 @@ class TokenKL(_Plain):
         self.columns = names[self.direction]
 
     def start(self, context: Context) -> Any:
-        """Begin with empty sums."""
         zeros = torch.zeros(len(context.hidden), dtype=torch.float64, device=context.hidden.device)
         return {"context": context, "reverse": zeros, "forward": zeros.clone()}
 
     def update(self, acc: Any, block: LogitsBlock) -> None:
-        """Add the expected difference of the logits under both laws."""
         if block.logits_b is None or block.rescale_b is None or block.weights_b is None:
             raise ValueError("TokenKL compares two models; pass `models=(p, q)`")
         difference = block.logits - block.logits_b
@@ -366,7 +482,6 @@ class TokenKL(_Plain):
             acc["forward"] = acc["forward"] * block.rescale_b.double() + part
 
     def finish(self, acc: Any) -> Mapping[str, Column]:
-        """Return the columns."""
         context: Context = acc["context"]
         p = context.log_partition
         q = context.peak_b.double() + context.total_b.log()
@@ -401,6 +516,17 @@ class HeadReward(_Plain):
         Its bias.
     pool : {"last", "mean"}
         On the state of the last response token, or the mean over the states of all counted response tokens.
+
+    Examples
+    --------
+    >>> from rankdiag.language_models import HeadReward, encode_preferences, plan, run
+    >>> from rankdiag.testing import tiny_language_model
+    >>> model = tiny_language_model()
+    >>> data = encode_preferences([{"prompt_ids": [1, 2], "chosen_ids": [3, 4], "rejected_ids": [3, 5, 6]}])
+    >>> outputs = [HeadReward([1.0] * 8)]
+    >>> (columns,) = run(model, plan(data, model, outputs), outputs)
+    >>> columns["reward"].shape
+    (2,)
     """
 
     columns = ("reward",)
@@ -420,7 +546,6 @@ class HeadReward(_Plain):
         self.needs = frozenset({"states", "last"})
 
     def finish(self, acc: Any) -> Mapping[str, Column]:
-        """Return the column."""
         context: Context = acc
         if context.last is None or len(self._weight) != context.last.shape[1]:
             width = context.hidden.shape[1]

@@ -53,6 +53,12 @@ class SelfCheck:
         Trees compared.
     reason : str
         Why it failed, or was not needed.
+
+    Examples
+    --------
+    >>> from rankdiag.language_models import SelfCheck
+    >>> SelfCheck(verdict="passed", max_relative_error=2e-7, tolerance=1e-3, n_trees=4).verdict
+    'passed'
     """
 
     verdict: Literal["passed", "failed", "not needed"]
@@ -82,6 +88,15 @@ class Batch:
         Tokens fed, without padding.
     n_padded : int
         Tokens fed, with padding.
+
+    Examples
+    --------
+    >>> from rankdiag.language_models import StateSums, encode_preferences, plan
+    >>> from rankdiag.testing import tiny_language_model
+    >>> model = tiny_language_model()
+    >>> data = encode_preferences([{"prompt_ids": [1, 2], "chosen_ids": [3, 4], "rejected_ids": [5, 6, 7]}])
+    >>> [(batch.layout, batch.groups, batch.rows) for batch in plan(data, model, [StateSums()]).batches]
+    [('packed', (0,), (0, 1))]
     """
 
     index: int
@@ -119,10 +134,26 @@ class Plan:
         Attention implementation of each model.
     columns : tuple of str
         Columns of the outputs it was made for.
+    source : Rows
+        The data under its convention for the end of a response.
+    subjects : tuple of Subject
+        The models, unwrapped.
+    whole_groups : bool
+        Whether an output needs all rows of a group in one forward.
     steps : int
         Forwards that every process of a sharded model makes together, so that none waits for another for ever.
     splits : list of dict
         Forwards that a run had to cut because they did not fit into memory; empty before a run.
+
+    Examples
+    --------
+    >>> from rankdiag.language_models import StateSums, encode_preferences, plan
+    >>> from rankdiag.testing import tiny_language_model
+    >>> model = tiny_language_model()
+    >>> data = encode_preferences([{"prompt_ids": [1, 2], "chosen_ids": [3, 4], "rejected_ids": [5, 6, 7]}])
+    >>> made = plan(data, model, [StateSums()], token_budget=64)
+    >>> len(made), made.shard(0, 2).n_tokens, made.shard(1, 2).n_tokens
+    (1, 5, 0)
     """
 
     data: Encoded
@@ -255,6 +286,16 @@ def plan(
     Notes
     -----
     Cost: linear in the tokens of the data, one or two short forwards for the comparison.
+
+    Examples
+    --------
+    >>> from rankdiag.language_models import StateSums, encode_preferences, plan
+    >>> from rankdiag.testing import tiny_language_model
+    >>> model = tiny_language_model()
+    >>> data = encode_preferences([{"prompt_ids": [1, 2], "chosen_ids": [3, 4], "rejected_ids": [5, 6, 7]}])
+    >>> made = plan(data, model, [StateSums()])
+    >>> made.layout, made.n_tokens, made.self_check.verdict
+    ('packed', 5, 'passed')
     """
     if not isinstance(data, Encoded):
         raise TypeError(f"`data` must be encoded records, see encode; got {describe(data)}")

@@ -89,6 +89,17 @@ def run(
     as before whenever the caller's code runs. Time is that of a bare forward over the same tokens, and one product
     with the output projection where logits are needed. Beyond the model, memory holds one forward and one block of
     logits of about 2^19 entries (2^26 on an accelerator), never (batch, length, vocabulary).
+
+    Examples
+    --------
+    >>> from rankdiag.language_models import LogProbs, encode_preferences, plan, run
+    >>> from rankdiag.testing import tiny_language_model
+    >>> model = tiny_language_model()
+    >>> data = encode_preferences([{"prompt_ids": [1, 2], "chosen_ids": [3, 4], "rejected_ids": [3, 5, 6]}])
+    >>> outputs = [LogProbs()]
+    >>> for columns in run(model, plan(data, model, outputs), outputs):
+    ...     print(columns.keys, columns["n_tokens"].tolist(), columns["logp"].round(2).tolist())
+    ('0', '0') [2, 3] [-7.46, -8.19]
     """
     wanted = checked_outputs(outputs)
     if not isinstance(plan, Plan):
@@ -437,6 +448,15 @@ def sequence_log_probs(
         If an argument has the wrong type.
     ValueError
         See `plan` and `run`.
+
+    Examples
+    --------
+    >>> from rankdiag.language_models import encode_preferences, sequence_log_probs
+    >>> from rankdiag.testing import tiny_language_model
+    >>> model = tiny_language_model()
+    >>> data = encode_preferences([{"prompt_ids": [1, 2], "chosen_ids": [3, 4], "rejected_ids": [3, 5, 6]}])
+    >>> sequence_log_probs(model, data)["n_tokens"].tolist()
+    [2, 3]
     """
     outputs = [LogProbs(per_token=per_token)]
     made = plan(data, model, outputs, layout=layout, token_budget=token_budget)

@@ -400,10 +400,14 @@ def ches_from_padded(chosen: Any, chosen_mask: Any, rejected: Any, rejected_mask
 
     Parameters
     ----------
-    chosen, rejected : array-like or torch.Tensor, shapes (N, T, d) and (N, T', d)
+    chosen : array-like or torch.Tensor, shape (N, T, d)
         Hidden states; what lies under False in the mask is never read.
-    chosen_mask, rejected_mask : array-like or torch.Tensor of bool, shapes (N, T) and (N, T')
+    chosen_mask : array-like or torch.Tensor of bool, shape (N, T)
         True exactly at the states that predict a token of the response; padding on any side.
+    rejected : array-like or torch.Tensor, shape (N, T', d)
+        The same of the rejected responses; T' need not be T.
+    rejected_mask : array-like or torch.Tensor of bool, shape (N, T')
+        Their mask.
 
     Returns
     -------

@@ -70,6 +70,14 @@ class DisplacementReport(PairColumns):
         Share of pairs whose chosen response the loss itself pushes down at the start (w_chosen < 0).
     loss : str
         Name of the loss.
+
+    Examples
+    --------
+    >>> from rankdiag.preference import LogProbs, displacement_report
+    >>> before = LogProbs(chosen=[-9.0], rejected=[-9.0], n_chosen=[3], n_rejected=[3])
+    >>> after = LogProbs(chosen=[-9.5], rejected=[-12.0], n_chosen=[3], n_rejected=[3])
+    >>> displacement_report(before, after).worst_pairs()
+    (0,)
     """
 
     tag: ClassVar[str] = "preference.DisplacementReport"

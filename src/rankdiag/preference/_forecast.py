@@ -52,6 +52,14 @@ class ForecastReport(Result):
         Share of pairs whose fall or rise was told.
     displaced_fraction : float
         Share of pairs whose chosen response fell.
+
+    Examples
+    --------
+    >>> from rankdiag.preference import LogProbs, forecast_report
+    >>> before = LogProbs(chosen=[-9.0, -8.0], rejected=[-9.0, -9.0], n_chosen=[3, 3], n_rejected=[3, 3])
+    >>> after = LogProbs(chosen=[-9.5, -7.0], rejected=[-9.0, -9.0], n_chosen=[3, 3], n_rejected=[3, 3])
+    >>> forecast_report([0.5, -0.5], before, after, kind="score").sign_agreement
+    1.0
     """
 
     tag: ClassVar[str] = "preference.ForecastReport"

@@ -86,7 +86,7 @@ def loss_weights(
         The same under the reference model, ra and rb; read only where the loss has them.
     n_chosen, n_rejected : array-like, shape (...) or scalar, optional
         Tokens of the two responses; read only where the loss has them.
-    beta, tau, eta : float, optional
+    beta, tau : float, optional
         Strength of the pull to the reference, > 0.
     eps : float, optional
         Share of flipped labels that the loss allows for, in [0, 0.5).
@@ -94,6 +94,8 @@ def loss_weights(
         Margin of the hinge, >= 0.
     gamma : float, optional
         Target margin of SimPO.
+    eta : float, optional
+        Strength of the pull to the reference in REBEL, > 0.
     lam, alpha : float, optional
         Weight of the extra term, >= 0.
     reward_chosen, reward_rejected : array-like, shape (...) or scalar, optional

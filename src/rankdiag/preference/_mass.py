@@ -39,6 +39,13 @@ class TokenMassShift(Result):
         Half the sum of absolute changes, in [0, 1].
     kl : float
         KL(before || after), in nats; infinite where a token has lost all its probability.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rankdiag.preference import token_mass_shift
+    >>> round(token_mass_shift(np.log([0.5, 0.5]), np.log([0.75, 0.25]), preferred=0).kl, 6)
+    0.143841
     """
 
     tag: ClassVar[str] = "preference.TokenMassShift"
@@ -82,6 +89,13 @@ class GroupMass(Result):
     catastrophic : bool
         Whether the groups named catastrophic gained together, and more than those named benign (a working rule of this
         library; the paper's notion is one of meaning).
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rankdiag.preference import mass_by_group
+    >>> mass_by_group(np.log([0.5, 0.5]), np.log([0.75, 0.25]), {"benign": [0], "catastrophic": [1]}).catastrophic
+    False
     """
 
     tag: ClassVar[str] = "preference.GroupMass"

@@ -30,6 +30,12 @@ class DatasetPressure(Result):
         Influence of a pair on its own chosen response, its CHES score (or its head-level score).
     pressure : ndarray of float64, shape (N,)
         Mean influence of all pairs, the pair itself among them; positive pushes the chosen response down.
+
+    Examples
+    --------
+    >>> from rankdiag.preference import dataset_pressure
+    >>> len(dataset_pressure([[1.0, 0.0]], [[3.0, 0.0]]))
+    1
     """
 
     tag: ClassVar[str] = "preference.DatasetPressure"

@@ -495,7 +495,7 @@ def _level_meta(result: DisplacementScores) -> Meta:
     }
     return dataclasses.replace(
         result.meta,
-        definition="score = <g+, g-> - ||g+||^2 with g the gradients of ln pi(response | prompt) at the level named below",
+        definition="score = <g+, g-> - ||g+||^2, g the gradients of ln pi(response | prompt) at the level named below",
         n=int(result.usable.sum()),
         skipped={**result.meta.skipped, **_skipped(result)},
         details={**result.meta.details, **{key: value for key, value in details.items() if value is not None}},

@@ -70,8 +70,8 @@ def explain_scores(s: PreferenceScores) -> str:
     measure = "the head-level score" if name == "head" else "CHES"
     return (
         f"{share:.0%} of {count} usable pairs have {measure} above 0: one small step on such a pair alone is predicted "
-        "to lower the log-probability of its own chosen response. High scores are the first candidates to look at, then "
-        f"to drop or to sample again. {evidence_sentence('head' if name == 'head' else 'ches')}"
+        "to lower the log-probability of its own chosen response. High scores are the first candidates to look at, "
+        f"then to drop or to sample again. {evidence_sentence('head' if name == 'head' else 'ches')}"
     )
 
 
@@ -130,8 +130,8 @@ def level_document(s: DisplacementScores, conventions: tuple[str, ...]) -> Docum
 
 _HOW_TO_READ = (
     "Rank pairs by ln_ches, or by head where it was computed; raw CHES grows with the length of the rejected response.",
-    "Look at the highest pairs by hand before dropping them. A high score with nearly equal texts is usually a problem of "
-    "the data; a high CHES with a short chosen and a long rejected response is usually the length effect.",
+    "Look at the highest pairs by hand before dropping them. A high score with nearly equal texts is usually a problem "
+    "of the data; a high CHES with a short chosen and a long rejected response is usually the length effect.",
     "How far a response falls does not say how much harm that does: this depends on where the probability goes.",
 )
 
@@ -311,8 +311,8 @@ def _distribution(s: PairColumns, name: str) -> Plot:
         series=(Series(label=name, x=percent[shown].tolist(), y=values[order][shown].tolist()),),
         lines=(ReferenceLine(axis="x", value=75.0, label="75th percentile"), *zero),
         description=(
-            f"{name} of {len(values)} usable pairs in ascending order; those right of the 75th percentile are the first "
-            "candidates to look at."
+            f"{name} of {len(values)} usable pairs in ascending order; those right of the 75th percentile are the "
+            "first candidates to look at."
         ),
     )
 
@@ -424,5 +424,5 @@ def _token_plot(names: tuple[str, ...], contributions: np.ndarray) -> Plot:
             ),
         ),
         lines=(ReferenceLine(axis="y", value=0.0, label="zero"),),
-        description=f"The first {shown} of {len(names)} tokens; those below zero are pushed down by training on the pair.",
+        description=f"The first {shown} of {len(names)} tokens; those below zero are pushed down.",
     )

@@ -36,6 +36,12 @@ class TrainerLogDisplacement(Result):
         Mean of ln pi - ln pi_ref over the window, in nats; NaN where the log has no rejected reward.
     displaced : ndarray of bool, shape (T,)
         Whether mean_delta_chosen is below 0.
+
+    Examples
+    --------
+    >>> from rankdiag.preference import from_trainer_log
+    >>> from_trainer_log([{"rewards/chosen": 0.2, "step": 1}], beta=0.1).displaced.tolist()
+    [False]
     """
 
     tag: ClassVar[str] = "preference.TrainerLogDisplacement"

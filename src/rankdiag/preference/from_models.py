@@ -150,6 +150,17 @@ def score_preferences(
     References
     ----------
     [U] Razin, Malladi, Bhaskar, Chen, Arora, Hanin, "Unintentional Unalignment", arXiv 2410.08847.
+
+    Examples
+    --------
+    >>> from rankdiag.language_models import encode_preferences
+    >>> from rankdiag.preference import score_preferences
+    >>> from rankdiag.testing import tiny_language_model
+    >>> model = tiny_language_model()
+    >>> data = encode_preferences([{"prompt_ids": [1, 2], "chosen_ids": [3, 4], "rejected_ids": [5, 6, 7]}])
+    >>> scores = score_preferences(model, data, head_score=True)
+    >>> scores.status, scores.columns[:4], bool(scores.scores["head"][0] < 0)
+    (('ok',), ('n_chosen', 'n_rejected', 'length_gap', 'shared_prefix'), True)
     """
     pairs = _pairs(data)
     wanted = tuple(dict.fromkeys(names(columns, "columns", SCORE_COLUMNS)))
@@ -379,6 +390,19 @@ def merge_scores(path: str | os.PathLike[str]) -> PreferenceScores:
     ValueError
         If rows are missing, two processes wrote different rows for one key, a file is damaged, or the journal is not of
         `score_preferences`.
+
+    Examples
+    --------
+    >>> import tempfile
+    >>> from rankdiag.language_models import encode_preferences
+    >>> from rankdiag.preference import merge_scores, score_preferences
+    >>> from rankdiag.testing import tiny_language_model
+    >>> model = tiny_language_model()
+    >>> data = encode_preferences([{"prompt_ids": [1, 2], "chosen_ids": [3, 4], "rejected_ids": [5, 6, 7]}])
+    >>> folder = tempfile.mkdtemp()
+    >>> scores = score_preferences(model, data, out=folder)
+    >>> merge_scores(folder) == scores
+    True
     """
     folder = Path(path)
     manifest = Journal.manifest(folder)
@@ -433,6 +457,17 @@ def sequence_log_probs(
     -----
     Time: a bare forward and one product of the response states with the output projection; logits are never held
     for more than a block. Dropout is off.
+
+    Examples
+    --------
+    >>> from rankdiag.language_models import encode_preferences
+    >>> from rankdiag.preference import sequence_log_probs
+    >>> from rankdiag.testing import tiny_language_model
+    >>> model = tiny_language_model()
+    >>> data = encode_preferences([{"prompt_ids": [1, 2], "chosen_ids": [3, 4], "rejected_ids": [5, 6, 7]}])
+    >>> record = sequence_log_probs(model, data)
+    >>> record.n_chosen.tolist(), record.n_rejected.tolist(), bool(record.chosen[0] < 0)
+    ([2.0], [3.0], True)
     """
     pairs = _pairs(data)
     rows = _run.sequence_log_probs(
@@ -519,6 +554,16 @@ def displacement_score(
     References
     ----------
     [U] Razin, Malladi, Bhaskar, Chen, Arora, Hanin, "Unintentional Unalignment", arXiv 2410.08847, Theorem 6.
+
+    Examples
+    --------
+    >>> from rankdiag.language_models import encode_preferences
+    >>> from rankdiag.preference import displacement_score
+    >>> from rankdiag.testing import tiny_language_model
+    >>> model = tiny_language_model()
+    >>> data = encode_preferences([{"prompt_ids": [1, 2], "chosen_ids": [3, 4], "rejected_ids": [5, 6, 7]}])
+    >>> [bool(displacement_score(model, data, level=level).score[0] < 0) for level in ("head", "ufm", "full")]
+    [True, True, True]
     """
     pairs = _pairs(data)
     kind = choice(level, "level", ("ches", "head", "ufm", "full"))
@@ -696,6 +741,17 @@ def head_pressure(
     -----
     Derived here; the same algebra as `dataset_pressure`, with all coefficients kept. Two passes over the data, each a
     forward and three products of the size of the logits; memory one matrix of the size of the output projection.
+
+    Examples
+    --------
+    >>> from rankdiag.language_models import encode_preferences
+    >>> from rankdiag.preference import head_pressure
+    >>> from rankdiag.testing import tiny_language_model
+    >>> model = tiny_language_model()
+    >>> data = encode_preferences([{"prompt_ids": [1, 2], "chosen_ids": [3, 4], "rejected_ids": [5, 6, 7]}])
+    >>> result = head_pressure(model, data)
+    >>> bool(abs(result.own[0] - result.pressure[0]) < 1e-4)  # a pair alone is the whole dataset
+    True
     """
     pairs = _pairs(data)
     usable = np.array([status == "ok" for status in pairs.status])
@@ -771,6 +827,18 @@ def logprob_change_along(
     Notes
     -----
     Derived here. Parameters are restored to the bit. Cost: one forward-mode pass, or six forwards.
+
+    Examples
+    --------
+    >>> import torch
+    >>> from rankdiag.language_models import encode_preferences
+    >>> from rankdiag.preference import logprob_change_along
+    >>> from rankdiag.testing import tiny_language_model
+    >>> model = tiny_language_model()
+    >>> data = encode_preferences([{"prompt_ids": [1, 2], "chosen_ids": [3, 4], "rejected_ids": [5, 6, 7]}])
+    >>> shift = logprob_change_along(model, data, {"lm_head.weight": torch.ones(12, 8)})  # moves all logits alike
+    >>> bool(abs(shift.chosen[0]) < 1e-2)
+    True
     """
     pairs = _pairs(data)
     how = choice(method, "method", ("auto", "jvp", "central"))

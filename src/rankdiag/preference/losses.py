@@ -18,10 +18,14 @@ def ches_loss(
 
     Parameters
     ----------
-    chosen, rejected : torch.Tensor, shapes (N, T, d) and (N, T', d)
+    chosen : torch.Tensor, shape (N, T, d)
         Hidden states of any float dtype; what lies under False is never read.
-    chosen_mask, rejected_mask : torch.Tensor of bool, shapes (N, T) and (N, T')
+    chosen_mask : torch.Tensor of bool, shape (N, T)
         True exactly at the states that predict a token of the response; padding on any side.
+    rejected : torch.Tensor, shape (N, T', d)
+        The same of the rejected responses; T' need not be T.
+    rejected_mask : torch.Tensor of bool, shape (N, T')
+        Their mask.
 
     Returns
     -------
@@ -55,9 +59,13 @@ def ln_ches_loss(
 
     Parameters
     ----------
-    chosen, rejected : torch.Tensor
+    chosen : torch.Tensor
         See `ches_loss`.
-    chosen_mask, rejected_mask : torch.Tensor of bool
+    chosen_mask : torch.Tensor of bool
+        See `ches_loss`.
+    rejected : torch.Tensor
+        See `ches_loss`.
+    rejected_mask : torch.Tensor of bool
         See `ches_loss`.
 
     Returns
@@ -92,9 +100,13 @@ def relative_ches_loss(
 
     Parameters
     ----------
-    chosen, rejected : torch.Tensor
+    chosen : torch.Tensor
         See `ches_loss`.
-    chosen_mask, rejected_mask : torch.Tensor of bool
+    chosen_mask : torch.Tensor of bool
+        See `ches_loss`.
+    rejected : torch.Tensor
+        See `ches_loss`.
+    rejected_mask : torch.Tensor of bool
         See `ches_loss`.
 
     Returns

@@ -15,6 +15,7 @@ __getattr__, __dir__, __all__ = attach(
         "Violation": "rankdiag.testing._fuzz",
         "fuzz": "rankdiag.testing._fuzz",
         "no_global_change": "rankdiag.testing._guard",
+        "tiny_language_model": "rankdiag.testing._tiny",
     },
     ("backends", "strategies"),
 )
