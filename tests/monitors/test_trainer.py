@@ -28,6 +28,7 @@ from monitors.dpo_run import (
 from rankdiag._validate import RankdiagWarning
 from rankdiag.language_models import encode_preferences
 from rankdiag.monitors import DisplacementCallback, DisplacementLimit
+from rankdiag.preference import LogProbs, displacement_report
 
 PREFIX = "rankdiag/preference/"
 # A trainer seeds what its arguments name; the tests here compare runs that do so alike.
@@ -155,6 +156,22 @@ def test_a_good_probe_resets_the_gate(model_folder: Path, probe: Any, tmp_path: 
     second.train()
     assert second.state.global_step == 10
     assert monitor.stopped == ""
+
+
+def test_only_probes_in_a_row_count(probe: Any) -> None:
+    def moved(by: float) -> Any:
+        n = [5, 5]
+        before = LogProbs(chosen=[-50.0, -60.0], rejected=[-50.0, -60.0], n_chosen=n, n_rejected=n)
+        after = LogProbs(chosen=[-50.0 + by, -60.0 + by], rejected=[-50.0, -60.0], n_chosen=n, n_rejected=n)
+        return displacement_report(before, after)
+
+    monitor = DisplacementCallback(probe, stop_if=DisplacementLimit(patience=2))
+    stopped = []
+    for by in (-9.0, 1.0, -9.0, -2.0, -9.0, -9.0):
+        monitor.report = moved(by)
+        monitor._ask_gate()
+        stopped.append(bool(monitor.stopped))
+    assert stopped == [False] * 5 + [True]
 
 
 def test_another_callback_ends_training_and_the_last_probe_is_logged(
@@ -313,7 +330,16 @@ def test_it_is_a_callback_that_can_be_copied(model_folder: Path, probe: Any, tmp
     trainer = plain_trainer(model_folder, tmp_path, steps=2)
     monitor = DisplacementCallback(probe, every=2, out=tmp_path / "x.jsonl", stop_if=DisplacementLimit()).bind(trainer)
     assert isinstance(monitor, TrainerCallback)
+    midway = []
+
+    class Copier(TrainerCallback):
+        def on_step_end(self, *arguments: Any, **kwargs: Any) -> None:
+            midway.append(pickle.loads(pickle.dumps(monitor)))
+
+    trainer.add_callback(Copier())
     trainer.train()
+    assert monitor._bound is trainer
+    assert [(copied._scorers, copied._trainer) for copied in midway] == [({}, None)] * 2
     for copied in (pickle.loads(pickle.dumps(monitor)), copy.deepcopy(monitor)):
         assert copied.every == 2
         assert copied.stop_if == monitor.stop_if
