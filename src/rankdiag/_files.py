@@ -11,6 +11,8 @@ from typing import BinaryIO
 
 from rankdiag._validate import describe
 
+_LONGEST_NAME = 1000  # characters of one part of a path; no file system has longer ones
+
 __all__ = ["file_path", "write_text", "written_whole"]
 
 
@@ -101,8 +103,8 @@ def written_whole(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
         raise
 
 
-def file_path(path: str | os.PathLike[str]) -> Path:
-    """Check that `path` is a name that a file can have, and return it as a path.
+def file_path(path: str | os.PathLike[str], name: str = "path", kind: str = "file") -> Path:
+    """Check that an argument is a name that a file (or a folder) can have, and return it as a path.
 
     Raises
     ------
@@ -112,15 +114,15 @@ def file_path(path: str | os.PathLike[str]) -> Path:
         If no file can have this name.
     """
     try:
-        name = os.fspath(path)
+        text = os.fspath(path)
     except TypeError:
-        raise TypeError(f"`path` must be the path of a file; got {describe(path)}") from None
-    if not isinstance(name, str):
-        raise TypeError(f"`path` must be a str or a path of that kind; got {describe(path)}")
+        raise TypeError(f"`{name}` must be the path of a {kind}; got {describe(path)}") from None
+    if not isinstance(text, str):
+        raise TypeError(f"`{name}` must be a str or a path of that kind; got {describe(path)}")
     try:
-        legal = b"\0" not in os.fsencode(name)
+        legal = b"\0" not in os.fsencode(text)
     except UnicodeEncodeError:  # half of a surrogate pair
         legal = False
-    if not legal:
-        raise ValueError(f"`path` must be a name that a file can have; got {describe(path)}")
-    return Path(name)
+    if not legal or any(len(part) > _LONGEST_NAME for part in Path(text).parts):
+        raise ValueError(f"`{name}` must be a name that a {kind} can have; got {describe(path)}")
+    return Path(text)

@@ -8,7 +8,7 @@ from typing import Any, Literal, cast
 import numpy as np
 import torch
 
-from rankdiag._validate import describe
+from rankdiag._validate import choice, describe, integer
 from rankdiag.language_models._columns import Columns
 from rankdiag.language_models._encode import encode
 from rankdiag.language_models._outputs import Output
@@ -139,6 +139,25 @@ def as_batch_fn(
     subjects_of(models)
     if reduce is not None and not callable(reduce):
         raise TypeError(f"`reduce` must be None or a function of columns; got {describe(reduce)}")
+    choice(kind, "kind", ("pairs", "responses", "ids"))
+    choice(mode, "mode", ("joint", "separate", "offset"))
+    choice(add_eos, "add_eos", ("auto", "never"))
+    choice(truncation, "truncation", ("keep_start", "keep_end"))
+    choice(layout, "layout", ("auto", "plain", "packed"))
+    choice(response_end, "response_end", ("given", "implied_eos"))
+    for value, name in (
+        (max_length, "max_length"),
+        (max_prompt_length, "max_prompt_length"),
+        (token_budget, "token_budget"),
+    ):
+        if value is not None:
+            integer(value, name, low=1)
+    if columns is not None and not isinstance(columns, Mapping):
+        raise TypeError(f"`columns` must map our names to those of the data; got {describe(columns)}")
+    if tokenizer is not None and not callable(tokenizer):
+        raise TypeError(f"`tokenizer` must be None or a tokenizer of transformers; got {describe(tokenizer)}")
+    if autocast is not None and not isinstance(autocast, torch.dtype):
+        raise TypeError(f"`autocast` must be None or a torch.dtype; got {describe(autocast)}")
     encoding = {
         "mode": mode,
         "add_eos": add_eos,

@@ -18,7 +18,7 @@ from typing import Any, Literal
 
 import numpy as np
 
-from rankdiag._files import write_text, written_whole
+from rankdiag._files import file_path, write_text, written_whole
 from rankdiag._optional import optional
 from rankdiag._validate import choice, describe, integer
 from rankdiag.language_models._columns import Columns
@@ -80,7 +80,7 @@ class Journal:
     """
 
     def __init__(self, folder: str | os.PathLike[str], manifest: Mapping[str, Any], *, rank: int = 0) -> None:
-        self._folder = Path(folder)
+        self._folder = file_path(folder, "folder", "folder")
         self._rank = integer(rank, "rank", low=0)
         self._manifest = _plain(manifest)
         self._folder.mkdir(parents=True, exist_ok=True)
@@ -152,7 +152,7 @@ class Journal:
         event : mapping
             JSON-safe; appended to ``events-r000.jsonl``, which no reader of rows looks at.
         """
-        line = json.dumps(_plain(event), ensure_ascii=False) + "\n"
+        line = json.dumps(_plain(event, "event"), ensure_ascii=False) + "\n"
         with (self._folder / f"events-r{self._rank:03d}.jsonl").open("ab") as stream:
             stream.write(line.encode("utf-8", "backslashreplace"))
 
@@ -220,7 +220,7 @@ class Journal:
         ValueError
             If the manifest is damaged.
         """
-        path = Path(folder) / "manifest.json"
+        path = file_path(folder, "folder", "folder") / "manifest.json"
         if not path.exists():
             raise FileNotFoundError(f"`folder` must hold a journal; there is no manifest.json in {str(folder)!r}")
         try:
@@ -250,7 +250,7 @@ class Journal:
         ValueError
             If a line is damaged (file and number are named), or two processes wrote different rows for one key.
         """
-        _, rows = _collected(Path(folder))
+        _, rows = _collected(file_path(folder, "folder", "folder"))
         for _, line in sorted(rows.values()):
             yield _row(line)
 
@@ -305,9 +305,9 @@ class Journal:
         MissingExtraError
             If pyarrow is missing for ``.parquet``.
         """
-        source = Path(folder)
+        source = file_path(folder, "folder", "folder")
         how = choice(order, "order", ("input", "written"))
-        target = source / "merged.jsonl" if out is None else Path(out)
+        target = source / "merged.jsonl" if out is None else file_path(out, "out")
         if target.suffix.lower() not in {".jsonl", ".parquet"}:
             raise ValueError(f"`out` must end in .jsonl or .parquet; got {str(target)!r}")
         manifest, rows = _collected(source)
@@ -326,13 +326,13 @@ class Journal:
         return target
 
 
-def _plain(manifest: Any) -> dict[str, Any]:
+def _plain(manifest: Any, name: str = "manifest") -> dict[str, Any]:
     if not isinstance(manifest, Mapping):
-        raise TypeError(f"`manifest` must be a mapping; got {describe(manifest)}")
+        raise TypeError(f"`{name}` must be a mapping; got {describe(manifest)}")
     try:
         found: dict[str, Any] = json.loads(json.dumps(dict(manifest), allow_nan=False))
     except (TypeError, ValueError) as error:
-        raise TypeError(f"`manifest` must be JSON-safe; {error}") from None
+        raise TypeError(f"`{name}` must be JSON-safe; {error}") from None
     return found
 
 

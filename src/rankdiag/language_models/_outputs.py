@@ -199,6 +199,9 @@ class _Plain:
     needs: frozenset[str] = frozenset({"states"})
     columns: tuple[str, ...] = ()
 
+    def __init__(self) -> None:
+        pass
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
         for name in ("start", "update", "finish"):

@@ -313,6 +313,8 @@ def plan(
             "`response_end='implied_eos'` needs the id of the EOS token for log-probabilities; the data was encoded "
             "without one. Use response_end='given', or a tokenizer with an EOS"
         )
+    if checked is not None and not isinstance(checked, SelfCheck):
+        raise TypeError(f"`checked` must be the SelfCheck of an earlier plan; got {describe(checked)}")
     depth = _check_limits(source, usable, subjects)
     if chosen == "packed":
         _refuse_packed(subjects, depth)

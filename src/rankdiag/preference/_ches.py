@@ -6,6 +6,7 @@ the two responses do not share; so identical responses give exactly 0 and nearly
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -13,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rankdiag._array import as_float64, is_torch
+from rankdiag._array import as_float64, is_torch, refuse_size
 from rankdiag._document import Column, Document, Grid, KeyNumber, Plot, ReferenceLine, Series
 from rankdiag._meta import Meta
 from rankdiag._result import Result
@@ -28,6 +29,7 @@ COLUMNS = ("ches", "ln_ches", "relative", "cross", "chosen_sq", "rejected_sq", "
 _QUARTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 _UNRELIABLE = 100.0  # cond beyond which half-precision states cannot vouch for the sign
 _BINS = 30
+_LARGEST = 1e150  # of a state: squares of sums of such numbers exceed float64
 
 
 def ches_columns(sum_chosen: Floats, difference: Floats, n_chosen: Floats, n_rejected: Floats) -> dict[str, Floats]:
@@ -220,7 +222,7 @@ def _histogram(values: Floats) -> Plot:
 
 
 def _result(sum_chosen: Floats, difference: Floats, n_chosen: Floats, n_rejected: Floats, dtype: str) -> ChesResult:
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         columns = ches_columns(sum_chosen, difference, n_chosen, n_rejected)
     over = ~np.isfinite(columns["rejected_sq"]) | ~np.isfinite(columns["chosen_sq"])
     if over.any():
@@ -335,6 +337,11 @@ def ches_from_states(
     lengths: list[tuple[int, int]] = []
     for pair, (first, second) in enumerate(zip(plus, minus, strict=True)):
         a, b = _states(first, "chosen", pair), _states(second, "rejected", pair)
+        wide = max(float(np.abs(a).max()), float(np.abs(b).max()))
+        if wide > _LARGEST:
+            raise ValueError(
+                f"pair {pair}: states as large as {wide:.3g} have sums beyond float64; scale all states down"
+            )
         if a.shape[1] != b.shape[1]:
             raise ValueError(f"pair {pair}: `rejected` must have width {a.shape[1]}, as `chosen` has; got {b.shape[1]}")
         if sums and a.shape[1] != len(sums[0]):
@@ -436,7 +443,10 @@ def ches_from_padded(chosen: Any, chosen_mask: Any, rejected: Any, rejected_mask
     """
     sides = []
     for states, mask, name in ((chosen, chosen_mask, "chosen"), (rejected, rejected_mask, "rejected")):
-        shape = np.shape(states)
+        try:
+            shape = tuple(int(length) for length in np.shape(states))
+        except Exception:  # an object whose attributes raise, rows of different lengths
+            raise TypeError(f"`{name}` must be hidden states (N, T, d); got {describe(states)}") from None
         if len(shape) != 3:
             raise ValueError(f"`{name}` must be hidden states (N, T, d); got shape {shape}")
         keep = _mask(mask, f"{name}_mask", shape[:2])
@@ -456,9 +466,13 @@ def _like(mask: NDArray[np.bool_], states: Any) -> Any:
 
 def _mask(value: Any, name: str, shape: tuple[int, ...]) -> NDArray[np.bool_]:
     if is_torch(value):
-        value = value.detach().cpu().numpy() if value.device.type != "meta" else value
+        if value.is_nested or str(value.dtype) != "torch.bool" or value.device.type == "meta":
+            raise TypeError(f"`{name}` must be boolean, True at the states that count; got {describe(value)}")
+        value = value.detach().cpu().numpy()
     try:
         array = np.asarray(value)
+    except (RuntimeError, TypeError):  # an object that fails to become an array
+        raise TypeError(f"`{name}` must be boolean, True at the states that count; got {describe(value)}") from None
     except ValueError:
         raise ValueError(f"`{name}` must be a mask of shape {shape}; got rows of different lengths") from None
     if array.dtype != np.bool_:
@@ -471,6 +485,13 @@ def _mask(value: Any, name: str, shape: tuple[int, ...]) -> NDArray[np.bool_]:
 def _sequence(value: Any, name: str) -> Sequence[Any]:
     if isinstance(value, (str, bytes, dict)) or not hasattr(value, "__len__") or not hasattr(value, "__getitem__"):
         raise TypeError(f"`{name}` must be a sequence with one entry for each pair; got {describe(value)}")
+    if is_torch(value) and value.is_nested:
+        raise TypeError(
+            f"`{name}` must be a list of tensors, one for each pair; got a nested tensor. Call .unbind() first"
+        )
+    shape = getattr(value, "shape", None)
+    if isinstance(shape, tuple):
+        refuse_size(math.prod(int(length) for length in shape), name, shape)
     try:
         return list(value)
     except TypeError:

@@ -402,7 +402,11 @@ def displacement_report(
             n=int(use.sum()),
             seed=seed,
             skipped=skipped_pairs(~use, before.keys, "no log-probability in one of the records"),
-            details={"beta": beta, "bootstrap resamples": _RESAMPLES, "reference": named},
+            details={
+                "beta": None if beta is None else float(beta),
+                "bootstrap resamples": _RESAMPLES,
+                "reference": named,
+            },
         ),
     )
 

@@ -97,6 +97,8 @@ def _ids(value: Any, name: str) -> list[int]:
     if is_torch(value):
         if value.device.type == "meta":
             raise ValueError(f"`{name}` is on the meta device and has no data; got {describe(value)}")
+        if value.is_nested or value.dtype.is_floating_point or value.dtype.is_complex:
+            raise TypeError(f"`{name}` must hold integers; got {describe(value)} of {value.dtype}")
         value = value.detach().cpu().numpy()
     if isinstance(value, (str, bytes, dict, set)) or not hasattr(value, "__len__"):
         raise TypeError(f"`{name}` must be a sequence of token ids; got {describe(value)}")

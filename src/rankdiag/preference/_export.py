@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from rankdiag._files import write_text, written_whole
+from rankdiag._files import file_path, write_text, written_whole
 from rankdiag._optional import optional
 from rankdiag._validate import describe, integer, string
 from rankdiag.preference._scores import PreferenceScores
@@ -68,16 +68,17 @@ def export(
     >>> path.read_text().strip()
     '{"prompt": "d", "chosen": "e", "rejected": "f"}'
     """
-    target = Path(path)
+    target = file_path(path)
     if target.suffix.lower() not in _SUFFIXES:
         raise ValueError(f"`path` must end in {' or '.join(_SUFFIXES)}; got {str(target)!r}")
     if isinstance(dataset, (str, bytes, Mapping)) or not isinstance(dataset, Iterable):
         raise TypeError(f"`dataset` must be the records, a list or a Dataset; got {describe(dataset)}")
+    column = string(by, "by")
     records = [_record(entry, place) for place, entry in enumerate(dataset)]
     places = _places(indices, len(records))
     if scores is not None:
         _same_data(scores, records)
-        values = scores.column(string(by, "by"))
+        values = scores.column(column)
         name = f"rankdiag_{by}"
         for place in places:
             value = float(values[place])
@@ -115,6 +116,8 @@ def _record(entry: Any, place: int) -> dict[str, Any]:
 
 
 def _places(indices: Any, count: int) -> list[int]:
+    if isinstance(indices, np.ndarray) and indices.size > count:
+        raise ValueError(f"`indices` must not name a pair twice; got {indices.size} positions of {count} pairs")
     values = indices.tolist() if isinstance(indices, np.ndarray) else indices
     if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Iterable):
         raise TypeError(f"`indices` must be positions in the dataset; got {describe(indices)}")

@@ -142,9 +142,12 @@ def dataset_pressure(sum_chosen: Any, sum_rejected: Any, *, weights: Any = None)
     g = np.ones(count) if weights is None else as_float64(weights, "weights", ndim=1, expected="one weight a pair")
     if len(g) != count:
         raise ValueError(f"`weights` must have one entry for each of {count} pairs; got {describe(weights)}")
-    mean = (g @ minus - g @ plus) / count
-    own = np.einsum("nd,nd->n", plus, minus) - np.einsum("nd,nd->n", plus, plus)
-    return DatasetPressure(own=own, pressure=plus @ mean)
+    with np.errstate(over="ignore", invalid="ignore"):
+        mean = (g @ minus - g @ plus) / count
+        own = np.einsum("nd,nd->n", plus, minus) - np.einsum("nd,nd->n", plus, plus)
+        pressure = plus @ mean
+    _refuse_overflow(own, pressure)
+    return DatasetPressure(own=own, pressure=pressure)
 
 
 def influence_matrix(sum_chosen: Any, sum_rejected: Any) -> NDArray[np.float64]:
@@ -180,7 +183,15 @@ def influence_matrix(sum_chosen: Any, sum_rejected: Any) -> NDArray[np.float64]:
     """
     plus, minus = _sums(sum_chosen, sum_rejected)
     refuse_size(len(plus) ** 2, "sum_chosen", (len(plus), len(plus)))
-    return np.asarray(plus @ (minus - plus).T + 0.0, dtype=np.float64)
+    with np.errstate(over="ignore", invalid="ignore"):
+        found = np.asarray(plus @ (minus - plus).T + 0.0, dtype=np.float64)
+    _refuse_overflow(found)
+    return found
+
+
+def _refuse_overflow(*arrays: Floats) -> None:
+    if not all(np.isfinite(array).all() for array in arrays):
+        raise ValueError("`sum_chosen` and `sum_rejected` have products beyond float64; scale all states down")
 
 
 def _sums(sum_chosen: Any, sum_rejected: Any) -> tuple[Floats, Floats]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from rankdiag._array import as_float64
 from rankdiag._document import Document
 from rankdiag._meta import Meta
-from rankdiag._validate import choice, describe, real
+from rankdiag._validate import choice, describe, real, string
 from rankdiag.preference._pair_columns import PairColumns, check_pairs, regime_names, score_array
 
 __all__ = ["DisplacementScores", "Level", "PredictedDelta", "PreferenceScores"]
@@ -222,6 +222,11 @@ class PreferenceScores(PairColumns):
         float
             Between -1 and 1; NaN for fewer than three pairs, or where a column does not vary.
 
+        Raises
+        ------
+        TypeError
+            If a name is no string.
+
         Examples
         --------
         >>> from rankdiag.preference import PreferenceScores
@@ -232,7 +237,7 @@ class PreferenceScores(PairColumns):
         >>> round(scores.rank_correlation("n_chosen", "length_gap"), 6)
         1.0
         """
-        if first not in self.scores or second not in self.scores:
+        if string(first, "first") not in self.scores or string(second, "second") not in self.scores:
             return float("nan")
         x, y = self.scores[first], self.scores[second]
         both = self.usable & np.isfinite(x) & np.isfinite(y)

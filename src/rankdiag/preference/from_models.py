@@ -15,6 +15,7 @@ import torch
 from numpy.typing import NDArray
 
 from rankdiag._array import as_float64
+from rankdiag._files import file_path
 from rankdiag._validate import RankdiagWarning, boolean, choice, describe, integer, names
 from rankdiag.language_models import _layout, _outputs, _run
 from rankdiag.language_models._along import log_probs_along
@@ -164,7 +165,8 @@ def score_preferences(
     """
     pairs = _pairs(data)
     wanted = tuple(dict.fromkeys(names(columns, "columns", SCORE_COLUMNS)))
-    folder = None if out is None else Path(out)
+    folder = None if out is None else file_path(out, "out", "folder")
+    goes_on = boolean(resume, "resume")
     if boolean(keep_sums, "keep_sums") and folder is None:
         raise ValueError("`keep_sums=True` needs `out`, the folder for the files of sums")
     place = _process(rank, world_size, folder)
@@ -190,7 +192,7 @@ def score_preferences(
         parts = _run.run(model, made, outputs, reduce=reduce, autocast=autocast, progress=progress)
         rows = _collect(every, pairs, [missing, *parts])
         return _scores(pairs.keys, pairs.status, rows, manifest)
-    if not boolean(resume, "resume") and (folder / "manifest.json").exists():
+    if not goes_on and (folder / "manifest.json").exists():
         raise ValueError(f"`out` holds a journal already: {str(folder)!r}. Pass resume=True, or another folder")
     with Journal(folder, manifest, rank=place[0]) as journal:
         if place[0] == 0:
@@ -404,7 +406,7 @@ def merge_scores(path: str | os.PathLike[str]) -> PreferenceScores:
     >>> merge_scores(folder) == scores
     True
     """
-    folder = Path(path)
+    folder = file_path(path, "path", "folder")
     manifest = Journal.manifest(folder)
     if manifest.get("subject") != "preference":
         raise ValueError(f"`path` must hold the journal of score_preferences; {str(folder)!r} holds another one")
@@ -842,6 +844,10 @@ def logprob_change_along(
     """
     pairs = _pairs(data)
     how = choice(method, "method", ("auto", "jvp", "central"))
+    choice(layout, "layout", ("auto", "plain", "packed"))
+    boolean(progress, "progress")
+    if token_budget is not None:
+        integer(token_budget, "token_budget", low=1)
 
     def measure() -> Floats:
         rows = _run.sequence_log_probs(model, pairs, layout=layout, token_budget=token_budget, progress=progress)

@@ -57,7 +57,7 @@ def tiny_language_model(*, vocab_size: int = 12, hidden_size: int = 8, rng: int 
     class Network(torch.nn.Module):
         def __init__(self) -> None:
             super().__init__()
-            self.tokens = torch.nn.Embedding.from_pretrained(weights(vocab, width), freeze=False)
+            self.tokens = torch.nn.Embedding(vocab, width, _weight=weights(vocab, width))
             self.places, self.mixing = weights(64, width), weights(3, width, width)
 
         def forward(
@@ -84,8 +84,8 @@ def tiny_language_model(*, vocab_size: int = 12, hidden_size: int = 8, rng: int 
                 model_type="tiny", max_position_embeddings=64, _attn_implementation="sdpa", vocab_size=vocab
             )
             self.base_model = Network()
-            # The usual constructor would draw from the global generator first.
-            self.lm_head = torch.nn.utils.skip_init(torch.nn.Linear, width, vocab, bias=False)
+            # Made without memory first: the usual constructor would draw from the global generator.
+            self.lm_head = torch.nn.Linear(width, vocab, bias=False, device="meta")
             self.lm_head.weight = weights(vocab, width)
 
         def get_input_embeddings(self) -> Any:
