@@ -46,6 +46,13 @@ def test_columns_come_in_the_order_of_the_batch():
     assert [len(entry) for entry in found["surprisal"][2]] == [1, 2]
 
 
+def test_columns_that_are_kept():
+    function = as_batch_fn(tiny_language_model(), [LogProbs()], gap, keep=("name",))
+    assert function({**batch(IDS), "name": ["a", "b", "c"]})["name"] == ["a", "b", "c"]
+    with pytest.raises(ValueError, match="`rows` must have the columns of `keep`; 'name'"):
+        function(batch(IDS))
+
+
 def test_reduced_columns_have_one_number_and_nan_where_unusable():
     found = as_batch_fn(tiny_language_model(), [LogProbs()], gap)(batch(IDS))
     assert np.isnan(found["gap"][1])
@@ -124,6 +131,7 @@ def test_under_datasets_map(world, processes):
 
 
 @pytest.mark.slow
+@pytest.mark.changes_global_state("python random state")
 @pytest.mark.filterwarnings("ignore")  # Ray's own, many and changing from release to release
 def test_under_ray_data(world):
     import ray
@@ -134,12 +142,13 @@ def test_under_ray_data(world):
     def difference(columns):  # of this function's own, so that it travels by value: workers do not have this file
         return {"gap": columns["logp"][0::2] - columns["logp"][1::2]}
 
-    function = as_batch_fn(model, [LogProbs()], difference, tokenizer=AutoTokenizer.from_pretrained(folder / "model"))
+    tokenizer = AutoTokenizer.from_pretrained(folder / "model")
+    function = as_batch_fn(model, [LogProbs()], difference, tokenizer=tokenizer, keep=("key",))
     ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False, configure_logging=False)
     try:
         rows = ray.data.from_items(pairs()).map_batches(function, batch_size=16).take_all()
     finally:
         ray.shutdown()
-    found = {row["key"]: row["gap"] for row in rows} if "key" in rows[0] else None
-    values = [row["gap"] for row in rows] if found is None else [found[f"pair {i}"] for i in range(len(rows))]
+    found = {row["key"]: row["gap"] for row in rows}  # blocks come back in any order
+    values = [found[f"pair {i}"] for i in range(len(rows))]
     np.testing.assert_allclose(values, expected[:, 0] - expected[:, 1], rtol=1e-5, equal_nan=True)

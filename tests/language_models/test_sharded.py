@@ -1,4 +1,4 @@
-"""A model whose parameters are spread over two processes scores as a whole one does, with unequal numbers of batches."""
+"""A model spread over two processes scores as a whole one does, with unequal numbers of batches."""
 
 from __future__ import annotations
 

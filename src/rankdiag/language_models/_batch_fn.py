@@ -8,7 +8,7 @@ from typing import Any, Literal, cast
 import numpy as np
 import torch
 
-from rankdiag._validate import choice, describe, integer
+from rankdiag._validate import choice, describe, integer, string
 from rankdiag.language_models._columns import Columns
 from rankdiag.language_models._encode import encode
 from rankdiag.language_models._outputs import Output
@@ -37,6 +37,9 @@ class _BatchFunction:
     def __call__(self, rows: Mapping[str, Any]) -> dict[str, Any]:
         options = self._options
         records = _records(rows)
+        missing = [name for name in options["keep"] if name not in rows]
+        if missing:
+            raise ValueError(f"`rows` must have the columns of `keep`; {missing[0]!r} is not there")
         data = encode(records, options["tokenizer"], kind=options["kind"], **options["encoding"])
         made = plan(
             data,
@@ -51,7 +54,8 @@ class _BatchFunction:
             self._check = made.self_check
         parts = list(run(self._models, made, self._outputs, reduce=self._reduce, autocast=options["autocast"]))
         columns = _per_record(made, parts, reduced=self._reduce is not None)
-        return {**columns, "status": list(data.status)}
+        kept = {name: list(rows[name]) for name in options["keep"]}
+        return {**kept, **columns, "status": list(data.status)}
 
 
 def as_batch_fn(
@@ -67,6 +71,7 @@ def as_batch_fn(
     truncation: Literal["keep_start", "keep_end"] = "keep_start",
     max_prompt_length: int | None = None,
     columns: Mapping[str, str] | None = None,
+    keep: Sequence[str] = (),
     layout: Layout = "auto",
     token_budget: int | None = None,
     response_end: Literal["given", "implied_eos"] = "given",
@@ -99,6 +104,8 @@ def as_batch_fn(
         See `encode`.
     columns : mapping, optional
         See `encode`.
+    keep : sequence of str
+        Columns of the batch that are handed on unchanged, a key say; Ray Data keeps no others.
     layout : {"auto", "plain", "packed"}
         See `plan`; how the model is to be run is found out on the first batch that can tell, and remembered.
     token_budget : int, optional
@@ -154,6 +161,8 @@ def as_batch_fn(
             integer(value, name, low=1)
     if columns is not None and not isinstance(columns, Mapping):
         raise TypeError(f"`columns` must map our names to those of the data; got {describe(columns)}")
+    if isinstance(keep, (str, bytes)) or not isinstance(keep, Sequence):
+        raise TypeError(f"`keep` must be a sequence of names of columns; got {describe(keep)}")
     if tokenizer is not None and not callable(tokenizer):
         raise TypeError(f"`tokenizer` must be None or a tokenizer of transformers; got {describe(tokenizer)}")
     if autocast is not None and not isinstance(autocast, torch.dtype):
@@ -169,6 +178,7 @@ def as_batch_fn(
     options = {
         "tokenizer": tokenizer,
         "kind": kind,
+        "keep": tuple(string(name, "keep") for name in keep),
         "encoding": encoding,
         "layout": layout,
         "token_budget": token_budget,
