@@ -98,6 +98,20 @@ class Subject:
         return int(limit) if isinstance(limit, int) and limit > 0 else None
 
     @property
+    def turning_length(self) -> int | None:
+        """Length beyond which rotary factors of a whole forward are others (longrope); None if they never are."""
+        config = self.config
+        found = [getattr(config, name, None) for name in ("rope_parameters", "rope_scaling")]
+        entries = [entry for entry in found if isinstance(entry, dict)]
+        entries += [inner for entry in entries for inner in entry.values() if isinstance(inner, dict)]
+        for entry in entries:
+            if entry.get("rope_type", entry.get("type")) == "longrope":
+                length = entry.get("original_max_position_embeddings")
+                length = getattr(config, "original_max_position_embeddings", None) if length is None else length
+                return int(length) if length is not None else self.position_limit
+        return None
+
+    @property
     def attention(self) -> str:
         """Name of the attention implementation."""
         return str(getattr(self.config, "_attn_implementation", None) or "callable")

@@ -140,6 +140,10 @@ class Plan:
         The models, unwrapped.
     whole_groups : bool
         Whether an output needs all rows of a group in one forward.
+    turning_length : int or None
+        Length on whose two sides no rows may share a forward.
+    spare : Batch or None
+        The smallest batch, which a process runs while it waits for the others of a sharded model.
     steps : int
         Forwards that every process of a sharded model makes together, so that none waits for another for ever.
     splits : list of dict
@@ -171,6 +175,8 @@ class Plan:
     subjects: tuple[Subject, ...] = dataclasses.field(repr=False)
     steps: int = 0
     whole_groups: bool = dataclasses.field(default=False, repr=False)
+    turning_length: int | None = dataclasses.field(default=None, repr=False)
+    spare: Batch | None = dataclasses.field(default=None, repr=False)
     splits: list[dict[str, Any]] = dataclasses.field(default_factory=list, repr=False)
 
     def __len__(self) -> int:
@@ -204,11 +210,15 @@ class Plan:
         return dataclasses.replace(
             self,
             batches=batches,
-            steps=-(-len(self.batches) // world),
+            steps=max(sum(map(self.forwards_in, self.batches[part::world])) for part in range(world)),
             splits=[],
             n_tokens=sum(batch.n_tokens for batch in batches),
             n_padded=sum(batch.n_padded for batch in batches),
         )
+
+    def forwards_in(self, batch: Batch) -> int:
+        """Return how many forwards a batch is; `batch` is one of this plan."""
+        return _forwards(self.source, batch, self.token_budget, self.whole_groups, self.turning_length)
 
     def to_manifest(self) -> dict[str, Any]:
         """Return what decides about the numbers of a run, JSON-safe: two runs with equal manifests may be joined."""
@@ -325,7 +335,11 @@ def plan(
     default = _CPU_BUDGET if on_cpu else _DEVICE_BUDGET
     budget = default if token_budget is None else integer(token_budget, "token_budget", low=1)
 
+    turn = next((subject.turning_length for subject in subjects if subject.turning_length is not None), None)
     trees, loose, reason = _trees(source, usable, subjects, chosen, budget, depth)
+    if turn is not None:  # a tree on both sides of it cannot be one forward
+        loose = sorted([*loose, *(g for tree in trees if _straddles(source, tree.rows, turn) for g in tree.groups)])
+        trees = [tree for tree in trees if not _straddles(source, tree.rows, turn)]
     check = SelfCheck(verdict="not needed", reason=reason)
     with untouched(subjects):
         if trees:
@@ -343,7 +357,14 @@ def plan(
         if check_output is not None and usable:
             check_output(source, usable, subjects)
     whole = any(getattr(output, "whole_groups", False) for output in wanted)
-    batches = _batches(source, trees, loose, budget, whole)
+    if turn is not None and whole:
+        for group in usable:
+            if _straddles(source, source.of_group(group), turn):
+                raise ValueError(
+                    f"`data`: record {data.keys[group]!r} has responses on both sides of {turn} tokens, where the "
+                    "rotary factors of this model change; its responses cannot be read together. Use a max_length"
+                )
+    batches = _batches(source, trees, loose, budget, whole, turn)
     return Plan(
         data=data,
         layout="packed" if trees else "plain",
@@ -358,8 +379,10 @@ def plan(
         columns=tuple(name for output in wanted for name in output.columns),
         source=source,
         subjects=subjects,
-        steps=len(batches),
+        steps=sum(_forwards(source, batch, budget, whole, turn) for batch in batches),
         whole_groups=whole,
+        turning_length=turn,
+        spare=batches[-1] if batches else None,
     )
 
 
@@ -640,15 +663,30 @@ def _check_heads(source: Rows, usable: Sequence[int], subjects: Sequence[Subject
         raise ValueError(f"`models` must have one vocabulary; got {' and '.join(map(str, sorted(sizes)))} entries")
 
 
-def _batches(source: Rows, trees: Sequence[Tree], loose: Sequence[int], budget: int, whole: bool) -> tuple[Batch, ...]:
+def _forwards(source: Rows, batch: Batch, budget: int, whole: bool, turn: int | None) -> int:
+    return len(forwards_of(source, batch.trees, batch.groups, budget, whole, turn))
+
+
+def _straddles(source: Rows, rows: Sequence[int], turn: int) -> bool:
+    return len({source.length(row) > turn for row in rows}) > 1
+
+
+def _batches(
+    source: Rows, trees: Sequence[Tree], loose: Sequence[int], budget: int, whole: bool, turn: int | None
+) -> tuple[Batch, ...]:
     """Fill batches with trees and plain groups of like length, the longest first."""
     parts: list[tuple[int, Layout, list[Any]]] = []
     ordered = sorted(trees, key=lambda tree: (-tree.n_tokens, tree.groups))
-    parts += [(width, "packed", part) for width, part in _fill([(t.n_tokens, 1, t) for t in ordered], budget)]
+    for side in _sides([(t.n_tokens, 1, t) for t in ordered], [t.depth for t in ordered], turn):
+        parts += [(width, "packed", part) for width, part in _fill(side, budget)]
     units = [(max(source.length(row) for row in source.of_group(group)), group) for group in loose]
     units.sort(key=lambda unit: (-unit[0], unit[1]))
     sized = [(length, len(source.of_group(group)), group) for length, group in units]
-    parts += [(width, "plain", part) for width, part in _fill(sized, budget)]
+    alone = [unit for unit in sized if turn is not None and _straddles(source, source.of_group(unit[2]), turn)]
+    parts += [(unit[0], "plain", [unit[2]]) for unit in alone]
+    rest = [unit for unit in sized if unit not in alone]
+    for side in _sides(rest, [unit[0] for unit in rest], turn):
+        parts += [(width, "plain", part) for width, part in _fill(side, budget)]
     parts.sort(key=lambda part: -part[0])
     batches = []
     for index, (_, kind, members) in enumerate(parts):
@@ -656,7 +694,7 @@ def _batches(source: Rows, trees: Sequence[Tree], loose: Sequence[int], budget: 
         groups = sorted(group for tree in own for group in tree.groups) if own else sorted(members)
         rows = tuple(row for group in groups for row in source.of_group(group))
         n_tokens = sum(tree.n_tokens for tree in own) if own else sum(source.length(row) for row in rows)
-        n_padded = sum(padded_tokens(source, part) for part in forwards_of(source, own, groups, budget, whole))
+        n_padded = sum(padded_tokens(source, part) for part in forwards_of(source, own, groups, budget, whole, turn))
         batches.append(
             Batch(
                 index=index,
@@ -669,6 +707,14 @@ def _batches(source: Rows, trees: Sequence[Tree], loose: Sequence[int], budget: 
             )
         )
     return tuple(batches)
+
+
+def _sides(units: Sequence[Any], lengths: Sequence[int], turn: int | None) -> list[list[Any]]:
+    """Part units at the length on whose two sides none may share a forward."""
+    if turn is None:
+        return [list(units)]
+    pairs = list(zip(units, lengths, strict=True))
+    return [[unit for unit, length in pairs if (length > turn) is beyond] for beyond in (True, False)]
 
 
 def _fill(units: Sequence[tuple[int, int, Any]], budget: int) -> list[tuple[int, list[Any]]]:
@@ -688,12 +734,19 @@ Member = Tree | tuple[int, ...]  # of a forward: a tree, or rows of one group in
 
 
 def forwards_of(
-    source: Rows, trees: Sequence[Tree], groups: Sequence[int], budget: int, whole: bool
+    source: Rows, trees: Sequence[Tree], groups: Sequence[int], budget: int, whole: bool, turn: int | None = None
 ) -> list[list[Member]]:
     """Cut a batch into forwards: one, unless a single plain group is larger than the budget and may be cut."""
     if trees:
         return [list(trees)]
     units = [tuple(source.of_group(group)) for group in groups]
+    if turn is not None and len(units) == 1 and _straddles(source, units[0], turn):
+        sides = [tuple(row for row in units[0] if (source.length(row) > turn) is beyond) for beyond in (True, False)]
+        return [part for side in sides for part in _cut(source, [side], budget, whole)]
+    return _cut(source, units, budget, whole)
+
+
+def _cut(source: Rows, units: Sequence[tuple[int, ...]], budget: int, whole: bool) -> list[list[Member]]:
     rows = [row for unit in units for row in unit]
     longest = max(source.length(row) for row in rows)
     if whole or len(units) > 1 or longest * len(rows) <= budget:

@@ -114,6 +114,10 @@ def run(
         raise ValueError(f"`outputs` must be those of the plan, with columns {', '.join(plan.columns)}; got {names}")
     if autocast is not None and not isinstance(autocast, torch.dtype):
         raise TypeError(f"`autocast` must be None or a torch.dtype; got {describe(autocast)}")
+    if reduce is not None and not callable(reduce):
+        raise TypeError(f"`reduce` must be None or a function of columns; got {describe(reduce)}")
+    if journal is not None and not (hasattr(journal, "done") and hasattr(journal, "append")):
+        raise TypeError(f"`journal` must be None or a Journal; got {describe(journal)}")
     return _batches(subjects, plan, wanted, reduce, journal, autocast, boolean(progress, "progress"))
 
 
@@ -131,6 +135,7 @@ def _batches(
     plan.splits.clear()
     keys = plan.data.keys
     sharded = any(subject.root is not None for subject in subjects)
+    made = 0
     with Progress(progress, total=plan.n_tokens, label="scoring", unit="token") as bar:
         for batch in plan.batches:
             finished = bool(done) and all(keys[group] in done for group in batch.groups)
@@ -148,11 +153,22 @@ def _batches(
                         journal.note({"out of memory": split, "batch": batch.index})
                     noted = len(plan.splits)
                 yield columns
+            made += plan.forwards_in(batch)
             bar.advance(batch.n_tokens)
-        if sharded and plan.batches:
-            for _ in range(plan.steps - len(plan.batches)):
-                with untouched(subjects), _precision(subjects, autocast):
-                    _batch(subjects, plan, plan.batches[-1], outputs, memory)
+        if sharded and plan.spare is not None:
+            _wait(subjects, plan, plan.steps - made, autocast)
+
+
+def _wait(subjects: tuple[Subject, ...], plan: Plan, count: int, autocast: torch.dtype | None) -> None:
+    """Make as many forwards more as the other processes of a sharded model still do."""
+    spare = cast(Batch, plan.spare)
+    members = forwards_of(
+        plan.source, spare.trees, spare.groups, plan.token_budget, plan.whole_groups, plan.turning_length
+    )[-1]
+    for _ in range(count):
+        with untouched(subjects), _precision(subjects, autocast):
+            for subject in subjects:
+                forward(subject, _feed(plan, members))
 
 
 def _same_subjects(models: Any, plan: Plan) -> tuple[Subject, ...]:
@@ -185,7 +201,10 @@ def _batch(
     subjects: tuple[Subject, ...], plan: Plan, batch: Batch, outputs: tuple[Output, ...], memory: _Memory
 ) -> Columns:
     pieces = []
-    for members in forwards_of(plan.source, batch.trees, batch.groups, plan.token_budget, plan.whole_groups):
+    parts = forwards_of(
+        plan.source, batch.trees, batch.groups, plan.token_budget, plan.whole_groups, plan.turning_length
+    )
+    for members in parts:
         pieces += _forward(subjects, plan, members, outputs, memory)
     rows = np.concatenate([piece[0] for piece in pieces])
     order = np.argsort(rows, kind="stable")
@@ -277,13 +296,14 @@ def _out_of_memory(error: RuntimeError) -> bool:
 def _read(subjects: tuple[Subject, ...], plan: Plan, feed: Feed, outputs: tuple[Output, ...]) -> dict[str, Any]:
     needs = frozenset[str]().union(*(output.needs for output in outputs))
     context = _context(subjects, plan, feed, needs)
-    accumulators = [output.start(context) for output in outputs]
-    if "logits" in needs:
-        readers = [pair for pair in zip(outputs, accumulators, strict=True) if "logits" in pair[0].needs]
-        _vocabulary(context, readers)
     columns: dict[str, Any] = {}
-    for output, accumulator in zip(outputs, accumulators, strict=True):
-        columns.update(output.finish(accumulator))
+    with torch.autocast(context.hidden.device.type, enabled=False):  # lower precision is for the network alone
+        accumulators = [output.start(context) for output in outputs]
+        if "logits" in needs:
+            readers = [pair for pair in zip(outputs, accumulators, strict=True) if "logits" in pair[0].needs]
+            _vocabulary(context, readers)
+        for output, accumulator in zip(outputs, accumulators, strict=True):
+            columns.update(output.finish(accumulator))
     return columns
 
 
@@ -392,6 +412,8 @@ class _Running:
 
 
 def _reduced(plan: Plan, batch: Batch, values: Mapping[str, Any]) -> Columns:
+    if not isinstance(values, Mapping):
+        raise TypeError(f"`reduce` must return a mapping of columns; it returned {describe(values)}")
     data, groups = plan.data, np.asarray(batch.groups, dtype=np.int64)
     for name, column in values.items():
         if len(column) != len(groups):
