@@ -22,6 +22,7 @@ from rankdiag._text import clean
 
 __all__ = ["add_output_arguments", "check_output", "deliver", "wants_progress"]
 
+_MAX_FINDINGS = 20  # lines of met rules on standard error; a dataset has many rows
 _COLOURS = {"[ok]": "32", "[WARN]": "33", "[ALERT]": "31;1"}
 
 
@@ -100,14 +101,21 @@ def _gate(result: Result, rules: list[str]) -> int:
     for finding in findings:
         if finding.severity == "unknown":
             unchecked[finding.quantity] = unchecked.get(finding.quantity, 0) + 1
-    for finding in met:
+    for finding in met[:_MAX_FINDINGS]:
         sys.stderr.write(f"rankdiag: --fail-on: {clean(finding.sentence)}\n")
+    if len(met) > _MAX_FINDINGS:
+        sys.stderr.write(f"rankdiag: --fail-on: and {len(met) - _MAX_FINDINGS} more\n")
     for column, count in unchecked.items():
         sys.stderr.write(f"rankdiag: --fail-on: {count} rows have no {column} and were not checked\n")
-    rows = len(cast(Any, result)) if hasattr(result, "__len__") else 1
-    if not met and any(count == rows for count in unchecked.values()):
+    if not met and any(count == _rows_compared(result, column) for column, count in unchecked.items()):
         raise ValueError("a rule of --fail-on could not be checked on any row; choose a column that has values")
     return 1 if met else 0
+
+
+def _rows_compared(result: Result, column: str) -> int:
+    """Return how many cells a rule on a column looks at: one for each row, or one for a number of the whole."""
+    per_row = isinstance(result, Table) or column in getattr(result, "columns", ())
+    return len(cast(Any, result)) if per_row else 1
 
 
 def _as_file(result: Result, suffix: str, options: argparse.Namespace) -> str:

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import dataclasses
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from rankdiag._optional import optional
 from rankdiag.cli._output import add_output_arguments, check_output, deliver, wants_progress
 
 if TYPE_CHECKING:
@@ -57,7 +60,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     choose.add_argument("data", metavar="DATA", help="the pairs that were scored: .jsonl, .json, .parquet or a folder")
     choose.add_argument("--split", metavar="NAME", help="split of a dataset folder")
-    choose.add_argument("--scores", metavar="FILE", required=True, help="what `preference score` wrote")
+    choose.add_argument(
+        "--scores",
+        metavar="FILE",
+        required=True,
+        help="what `preference score` wrote: .json, .jsonl or .parquet, or its journal",
+    )
     choose.add_argument("--by", default="ln_ches", metavar="COLUMN", help="column to choose by (default ln_ches)")
     rule = choose.add_mutually_exclusive_group(required=True)
     rule.add_argument("--keep-lowest", type=float, metavar="FRACTION", help="share of the valid pairs to keep")
@@ -123,6 +131,7 @@ def _add_model(parser: argparse.ArgumentParser, adapter: str = "adapter of peft 
 
 def _score(options: argparse.Namespace) -> int:
     from rankdiag.preference import DisplacementScores, PreferenceScores, displacement_score, score_preferences
+    from rankdiag.preference._export import records_fingerprint
 
     check_output(options, PreferenceScores if options.level is None else DisplacementScores)
     if options.level is not None:
@@ -147,8 +156,20 @@ def _score(options: argparse.Namespace) -> int:
         )
     else:
         result = displacement_score(model, data, level=options.level, **common)
-    if options.html is not None and options.worst > 0:
-        result = _with_words(result, records, data, model, tokenizer, options.worst)
+    result = dataclasses.replace(result, manifest={**result.manifest, "records": records_fingerprint(records)})
+    shown = result
+    if options.html is not None and options.worst > 0 and result.usable.any():
+        shown = _with_words(result, _named(options, records), data, model, tokenizer, options.worst)
+    return _deliver(result, shown, options)
+
+
+def _deliver(result: Any, shown: Any, options: argparse.Namespace) -> int:
+    """Deliver a result; the words of single pairs go to the page alone, for they would drown a terminal."""
+    if options.html is not None:
+        from rankdiag.report import write_html
+
+        write_html(shown, options.html)
+        options.html = None
     return deliver(result, options)
 
 
@@ -176,6 +197,25 @@ def _with_words(
 
 def _tokens(tokenizer: Any, ids: Any) -> list[str]:
     return [str(token) for token in tokenizer.convert_ids_to_tokens([int(index) for index in ids])]
+
+
+def _named(options: argparse.Namespace, records: list[Any]) -> list[dict[str, Any]]:
+    """Return the records with prompt, chosen and rejected under these names, a shared beginning cut out as prompt."""
+    from rankdiag.language_models import extract_prompt
+
+    theirs = _column_names(options) or {}
+    found = []
+    for record in records:
+        words = {name: record.get(theirs.get(name, name)) for name in ("prompt", "chosen", "rejected")}
+        if isinstance(words["chosen"], list) and not isinstance(words["prompt"], list):
+            words["prompt"] = None
+        if words["prompt"] is None:
+            try:
+                words = extract_prompt({name: words[name] for name in ("chosen", "rejected")})
+            except (TypeError, ValueError):  # token ids, or a pair that cannot be used
+                words["prompt"] = ""
+        found.append(words)
+    return found
 
 
 def _texts(records: list[Any], keys: tuple[str, ...], pairs: tuple[int, ...]) -> tuple[Any, ...]:
@@ -279,6 +319,10 @@ def _read_scores(path: Path) -> PreferenceScores:
 
     if not path.exists():
         raise FileNotFoundError(f"`--scores` must be a file of scores; there is no {str(path)!r}")
+    if path.is_dir():
+        from rankdiag.preference import merge_scores
+
+        return merge_scores(path)
     if path.suffix.lower() == ".json":
         result = result_from_json(path.read_text(encoding="utf-8"))
         if isinstance(result, PreferenceScores):
@@ -342,9 +386,11 @@ def _displacement(options: argparse.Namespace) -> int:
     after = sequence_log_probs(model, data, **common)
     del model
     report = displacement_report(before, after, loss=options.loss, beta=beta, loss_options=extra or None)
-    if options.html is not None and options.worst > 0:
-        report = dataclasses.replace(report, texts=_texts(records, report.keys, report.worst_pairs(options.worst)))
-    return deliver(report, options)
+    shown = report
+    if options.html is not None and options.worst > 0 and report.usable.any():
+        texts = _texts(_named(options, records), report.keys, report.worst_pairs(options.worst))
+        shown = dataclasses.replace(report, texts=texts)
+    return _deliver(report, shown, options)
 
 
 # --- shared --------------------------------------------------------------------------------------------------------
@@ -359,26 +405,35 @@ def _records(options: argparse.Namespace) -> list[Any]:
 def _load(options: argparse.Namespace, path: str, adapter: str | None) -> tuple[Any, Any]:
     from rankdiag.language_models import load_language_model
 
-    loaded = load_language_model(
-        path,
-        revision=options.revision,
-        dtype=options.dtype,
-        device=options.device,
-        adapter=adapter,
-        trust_remote_code=options.trust_remote_code,
-    )
+    with _quiet_loading(not wants_progress(options)):
+        loaded = load_language_model(
+            path,
+            revision=options.revision,
+            dtype=options.dtype,
+            device=options.device,
+            adapter=adapter,
+            trust_remote_code=options.trust_remote_code,
+        )
     return loaded.model, loaded.tokenizer
+
+
+@contextlib.contextmanager
+def _quiet_loading(quiet: bool) -> Iterator[None]:
+    """Keep the progress bars of transformers off, which would else be drawn into log files too."""
+    logging = optional("transformers.utils.logging", extra="hf", feature="loading a language model")
+    shown = logging.is_progress_bar_enabled()
+    if quiet:
+        logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            logging.enable_progress_bar()
 
 
 def _encode(options: argparse.Namespace, records: list[Any], tokenizer: Any) -> EncodedPreferences:
     from rankdiag.language_models import encode_preferences
 
-    columns = None
-    if options.columns is not None:
-        entries = [entry.partition("=") for entry in options.columns.split(",")]
-        if not all(ours and theirs for ours, _, theirs in entries):
-            options.usage_error(f"argument --columns: must be OURS=THEIRS,...; got {options.columns!r}")
-        columns = {ours: theirs for ours, _, theirs in entries}
     return encode_preferences(
         records,
         tokenizer,
@@ -387,5 +442,14 @@ def _encode(options: argparse.Namespace, records: list[Any], tokenizer: Any) -> 
         max_length=options.max_length,
         max_prompt_length=options.max_prompt_length,
         truncation=options.truncation,
-        columns=columns,
+        columns=_column_names(options),
     )
+
+
+def _column_names(options: argparse.Namespace) -> dict[str, str] | None:
+    if options.columns is None:
+        return None
+    entries = [entry.partition("=") for entry in options.columns.split(",")]
+    if not all(ours and theirs for ours, _, theirs in entries):
+        options.usage_error(f"argument --columns: must be OURS=THEIRS,...; got {options.columns!r}")
+    return {ours: theirs for ours, _, theirs in entries}

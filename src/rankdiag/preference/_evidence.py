@@ -25,11 +25,12 @@ class _Evidence(NamedTuple):
 
 _MODEL = (
     "A Llama of 3 layers, width 96 and vocabulary 1024, trained for 300 steps on the prompts and chosen responses of "
-    "code and mathematics pairs; 150 pairs (prompts of up to 64, responses of up to 96 tokens), DPO with beta 0.1"
+    "code and mathematics pairs; 150 pairs (prompts of up to 64, responses of up to 96 tokens), one SGD step of DPO "
+    "(rate 0.002, beta 0.1)"
 )
 _CONDITIONS: dict[Setting, str] = {
-    "pair": "one SGD step (rate 0.002) on the pair alone; seeds 0, 1",
-    "batch": "one SGD step (rate 0.002) on all 150 pairs at once; seeds 0, 1",
+    "pair": "on the pair alone",
+    "batch": "on all pairs at once",
 }
 # Printed by reproductions/preference_per_pair_step.py; the reproduction ledger has the commands.
 _EVIDENCE: tuple[_Evidence, ...] = (
@@ -75,7 +76,7 @@ def evidence_grid(names: tuple[str, ...]) -> Grid:
         title="How well the scores are known to predict",
         columns=(
             Column(name="score"),
-            Column(name="training", doc="What was done to the model."),
+            Column(name="step", doc="Which pairs the one training step saw."),
             Column(
                 name="spearman",
                 label="rank correlation",
@@ -86,7 +87,7 @@ def evidence_grid(names: tuple[str, ...]) -> Grid:
             ),
         ),
         rows=tuple((entry.score, _CONDITIONS[entry.setting], _two(entry.spearman), _two(entry.sign)) for entry in rows),
-        note=f"{_MODEL}. One figure for each seed. Other models and data may differ: a guide, not a promise.",
+        note=f"{_MODEL}. One figure for each of seeds 0 and 1. Other models and data may differ: no promise.",
     )
 
 
@@ -108,7 +109,7 @@ def evidence_sentence(score: str) -> str:
         return ""
     alone = f"rank correlation {_span(found['pair'].spearman)} with the real change after one small step on that pair"
     batch = (
-        f"; after one step on a whole batch of other pairs it was {_span(found['batch'].spearman)}"
+        f"; after one step on all pairs at once it was {_span(found['batch'].spearman)}"
         if "batch" in found
         else "; after a step on a whole batch it was not measured, and no score of a pair alone does well there"
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -15,7 +16,7 @@ from rankdiag._optional import optional
 from rankdiag._validate import describe, integer, string
 from rankdiag.preference._scores import PreferenceScores
 
-__all__ = ["export"]
+__all__ = ["export", "records_fingerprint", "write_records"]
 
 _SUFFIXES = (".jsonl", ".parquet")
 
@@ -75,9 +76,10 @@ def export(
         raise TypeError(f"`dataset` must be the records, a list or a Dataset; got {describe(dataset)}")
     column = string(by, "by")
     records = [_record(entry, place) for place, entry in enumerate(dataset)]
-    places = _places(indices, len(records))
     if scores is not None:
         _same_data(scores, records)
+    places = _places(indices, len(records))
+    if scores is not None:
         values = scores.column(column)
         name = f"rankdiag_{by}"
         for place in places:
@@ -88,6 +90,18 @@ def export(
         facts = {"column": f"rankdiag_{by}", "rows": len(places), "of": len(records), "scores": dict(scores.manifest)}
         write_text(target.with_name(target.name + ".manifest.json"), json.dumps(facts, indent=1, default=str) + "\n")
     return target
+
+
+def records_fingerprint(records: Iterable[Mapping[str, Any]]) -> str:
+    """Return a sha256 of records as they are: names of columns, their values, and their order.
+
+    A manifest of scores that holds it under ``"records"`` is checked against the dataset that `export` gets.
+    """
+    digest = hashlib.sha256()
+    for record in records:
+        text = json.dumps(record, sort_keys=True, default=_plain, ensure_ascii=True)
+        digest.update(text.encode("ascii") + b"\n")
+    return digest.hexdigest()
 
 
 def write_records(records: list[dict[str, Any]], target: Path) -> None:
@@ -138,3 +152,8 @@ def _same_data(scores: Any, records: list[dict[str, Any]]) -> None:
         own = str(record.get("key", place))
         if own != key:
             raise ValueError(f"`scores` must be those of this dataset; pair {place} is {key!r} there and {own!r} here")
+    stated = scores.manifest.get("records")
+    if stated is not None and stated != records_fingerprint(records):
+        raise ValueError(
+            "`scores` must be those of this dataset; its records have another fingerprint than those that were scored"
+        )

@@ -467,7 +467,7 @@ def _weight(value: Any, name: str, count: int) -> Floats:
 
 def _skipped(result: PairColumns) -> dict[str, str]:
     return {
-        f"{count} of {len(result)} pairs": f"status {word}"
+        f"{count} of {len(result)} pairs ({word})": "their scores say nothing, and no filter keeps them"
         for word, count in result.status_counts().items()
         if word != "ok"
     }

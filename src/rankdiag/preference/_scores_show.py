@@ -158,6 +158,7 @@ _STATUS_DOCS = {
     "empty_rejected": "The rejected response has no token.",
     "too_long": "Nothing is left of the prompt or of a response after truncation.",
     "identical": "Both responses are the same; the pair teaches nothing, and no filter keeps it.",
+    "unusable": "Its numbers are missing.",
 }
 
 
@@ -166,12 +167,12 @@ def _regime_numbers(s: PreferenceScores | DisplacementScores) -> tuple[KeyNumber
     if not regimes:
         return ()
     docs = {
-        "both_fall": "Relative score above 0: chosen and rejected are both predicted to fall.",
+        "both_fall": "Share of usable pairs with relative above 0: chosen and rejected are both predicted to fall.",
         "ideal": "-1 to 0: chosen rises, rejected falls.",
         "both_rise": "Below -1: both rise.",
     }
     return tuple(
-        KeyNumber(label=f"share {word.replace('_', ' ')}", value=regimes.count(word) / len(regimes), doc=doc)
+        KeyNumber(label=f"{word.replace('_', ' ')} (relative)", value=regimes.count(word) / len(regimes), doc=doc)
         for word, doc in docs.items()
     )
 
