@@ -221,10 +221,10 @@ def explain_samples(rates: Floats, own: Floats, cross: Floats) -> str:
     )
     pushed = int((falling & (own >= 0)).sum())
     if pushed:
-        text += f" {pushed} of them fall only because of the other samples."
+        text += f" Pushed down by the other samples alone: {pushed}."
     saved = int((~falling & (own < 0)).sum())
     if saved:
-        text += f" {saved} would fall alone and are held up by the other samples."
+        text += f" Held up by the other samples alone: {saved}."
     return text
 
 

@@ -48,7 +48,7 @@ class Unembedding:
         self.dtype = ""
         if _is_sliceable(W):
             _refuse_beyond_memory(W)
-            first = as_float64(W[:1], "W", expected=_EXPECTED)
+            first = as_float64(W[:1], "W", expected=_EXPECTED, finite=False)
             self._source, self.shape = W, (int(W.shape[0]), int(first.shape[1]))
         else:
             self._source = as_float64(W, "W", ndim=2, expected=_EXPECTED)
@@ -287,5 +287,5 @@ def read_head(W: Unembedding, states: Floats, ids: Ids, *, gram: int = 0) -> Hea
             probs=known / total[:, None],
             mass=mass / total,
             mean=mean / total[:, None],
-            gram=products / total[:, None] / total[:gram],
+            gram=products / (total[:, None] * total[:gram]),
         )
