@@ -21,7 +21,7 @@ INTRO = (
     "did: once from the pair alone, and once from the derivative along that very step."
 )
 
-_RATE, _BETA = 0.02, 0.1
+_RATE, _BETA = 0.002, 0.1
 _COLOURS = {"grass": "green", "snow": "white", "coal": "black", "the sea": "blue", "a ripe tomato": "red"}
 _OPPOSITES = {"hot": "cold", "early": "late", "heavy": "light", "open": "closed", "loud": "quiet", "full": "empty"}
 _PLACES = ("the market", "the library", "the station", "the bakery", "the harbour")
