@@ -113,8 +113,19 @@ def write_records(records: list[dict[str, Any]], target: Path) -> None:
         return
     arrow = optional("pyarrow", extra="parquet", feature="writing Parquet")
     parquet = optional("pyarrow.parquet", extra="parquet", feature="writing Parquet")
+    names = dict.fromkeys(name for record in records for name in record)  # rows need not have the same columns
+    columns = {}
+    for name in names:
+        try:
+            columns[name] = arrow.array([record.get(name) for record in records])
+        except (arrow.ArrowException, OverflowError) as error:
+            raise ValueError(
+                f"`path` can hold one type in a column of Parquet, and column {name!r} mixes several ({error}); "
+                "write .jsonl"
+            ) from error
+    table = arrow.table(columns)
     with written_whole(target) as stream:
-        parquet.write_table(arrow.Table.from_pylist(records), stream)
+        parquet.write_table(table, stream)
 
 
 def _plain(value: Any) -> Any:
