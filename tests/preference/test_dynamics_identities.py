@@ -89,12 +89,12 @@ def test_digits_near_probability_one():
     toward = W @ (W[0] - W[1])
     through_rows = 1600.0 * 3 * rest  # 1 - p+ + p-
     exact = rest * (toward[0] - toward[1] + toward[0] - toward[2]) + through_rows
-    assert d.rate_chosen == pytest.approx(exact, rel=1e-12)
-    assert d.m + d.S == pytest.approx(exact, rel=1e-12)
+    assert d.rate_chosen == pytest.approx(exact, rel=1e-12, abs=0)
+    assert d.m + d.S == pytest.approx(exact, rel=1e-12, abs=0)
     both = multi_token_dynamics(W, h[None], h[None], [0], [1])
-    assert both.rate_chosen == pytest.approx(exact, rel=1e-12)
-    assert both.alpha_plus[0, 0] == pytest.approx((2 * rest) ** 2 + 2 * rest**2, rel=1e-12)
-    assert multi_sample_dynamics(W, h[None], [0], [1]).rates[0] == pytest.approx(exact, rel=1e-12)
+    assert both.rate_chosen == pytest.approx(exact, rel=1e-12, abs=0)
+    assert both.alpha_plus[0, 0] == pytest.approx((2 * rest) ** 2 + 2 * rest**2, rel=1e-12, abs=0)
+    assert multi_sample_dynamics(W, h[None], [0], [1]).rates[0] == pytest.approx(exact, rel=1e-12, abs=0)
 
 
 def test_huge_logits():
@@ -175,6 +175,38 @@ def test_identical_responses_give_exactly_zero(seed):
     assert (d.rate_chosen, d.rate_rejected, d.score, d.ches) == (0, 0, 0, 0)
     assert d.rate_others.tolist() == [0]
     assert not d.token_contributions.any()
+
+
+def test_what_is_common_cancels_before_it_is_summed():
+    """Beside a shared state of 1e10 or 1e20, the difference between the responses keeps all its digits."""
+    flat = np.zeros((4, 1))  # equal probabilities: alpha is 3/4 for one token, -1/4 for two
+    d = multi_token_dynamics(flat, [[1e10], [1.0]], [[1e10], [1.0]], [0, 1], [0, 2])
+    assert d.n_shared == 2
+    assert d.score == -1.0  # -1e10/4 and +1e10/4 cancel, the last token leaves -3/4 - 1/4
+    assert d.rate_chosen == 1.0
+    assert multi_token_dynamics(flat, [[1e20], [1.0]], [[1e20], [1.0], [1.0]], [0, 1], [0, 2, 3]).ches == 1e20
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_hidden_parts_of_a_common_prefix_are_equal(seed):
+    rng = np.random.default_rng(seed)
+    W, states, ids = rng.normal(size=(50, 8)) * 10, rng.normal(size=(40, 8)), rng.integers(0, 50, 40)
+    d = multi_token_dynamics(W, states[:3], states, ids[:3], ids)
+    assert d.n_shared == 3
+    assert d.hidden_self == d.hidden_shared
+
+
+def test_third_responses_take_their_states_from_the_longer_shared_prefix():
+    rng = np.random.default_rng(3)
+    W, plus, minus = rng.normal(size=(6, 3)), rng.normal(size=(3, 3)), rng.normal(size=(4, 3))
+    minus[0] = plus[0]
+    for ids, source in (([2, 1, 0], plus), ([5, 4, 0, 1], minus)):
+        given = source[: len(ids)].copy()
+        expected = multi_token_dynamics(W, plus, minus, [2, 1, 3], [5, 4, 3, 1], others=[(given, ids)])
+        given[:3] += 0.1
+        off = multi_token_dynamics(W, plus, minus, [2, 1, 3], [5, 4, 3, 1], others=[(given, ids)])
+        assert off.rate_others.tolist() == expected.rate_others.tolist()
+        assert off.meta.details["shared_state_difference"] > 0
 
 
 def test_third_responses_repeat_the_pair():

@@ -248,7 +248,9 @@ def multi_token_dynamics(
 
     Cost: for T distinct positions (of all responses together) of which G belong to the pair, 4 T V d flops for
     logits and u, 2 T V G for the alphas (half where there are no others) and T V exponentials, in one pass over W.
-    Memory: O(T block + T^2 + T d) beside the inputs, with blocks of at most four million entries.
+    That is about 2 + T / (2 d) times the bare product of states and W, and measured as 2.1 to 2.4 times for T = 127 and
+    d from 256 to 2048, 3.7 times for T = 1023 and d = 256. Memory: O(T block + T^2 + T d) beside the inputs, with
+    blocks of at most four million entries.
 
     References
     ----------
