@@ -653,11 +653,11 @@ def _check_heads(source: Rows, usable: Sequence[int], subjects: Sequence[Subject
             )
         # accelerate puts the autocast of a mixed-precision run around the model's own forward, not around its parts.
         half = subject.dtype not in _TOLERANCE or hasattr(subject.causal, "_original_forward")
-        feed = feed_plain(source, [row])
-        ids = torch.from_numpy(feed.ids).to(subject.device)
-        expected = subject.causal(input_ids=ids, use_cache=False).logits[0, -_COMPARED:]
+        ids = torch.from_numpy(feed_plain(source, [row]).ids[:, :_COMPARED]).to(subject.device)
+        places = torch.arange(ids.shape[1], device=subject.device)[None]
+        expected = subject.causal(input_ids=ids, use_cache=False).logits[0]
         tolerance = _HALF_HEAD_TOLERANCE if half else _HEAD_TOLERANCE
-        subject.head.verify(forward(subject, feed)[-_COMPARED:], expected, tolerance)
+        subject.head.verify(subject.states(ids, torch.ones_like(ids, dtype=torch.bool), places)[0], expected, tolerance)
     sizes = {subject.head.size for subject in subjects if subject.head is not None}
     if len(sizes) > 1:
         raise ValueError(f"`models` must have one vocabulary; got {' and '.join(map(str, sorted(sizes)))} entries")
