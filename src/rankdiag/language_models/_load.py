@@ -112,7 +112,8 @@ def load_language_model(
     if adapter is not None:
         peft = optional("peft", extra="hf", feature="loading an adapter")
         folder = _place(adapter, "adapter")
-        model = _try(folder, "an adapter for this model", lambda: peft.PeftModel.from_pretrained(model, folder))
+        with torch.random.fork_rng(devices=[]):  # peft draws the weights that it then reads
+            model = _try(folder, "an adapter for this model", lambda: peft.PeftModel.from_pretrained(model, folder))
     if device is not None:
         try:
             model = model.to(string(device, "device"))
