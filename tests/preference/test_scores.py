@@ -199,6 +199,13 @@ def test_words_and_tokens_of_a_pair_are_shown_under_its_key():
     assert list(section.plots[0].series[0].y) == [-2.0, 0.5]
 
 
+def test_no_empty_table_where_no_token_falls():
+    rises = TokenAttribution(key="k0", tokens=("y",), contributions=(1.0,))
+    (section,) = make([0.1], attribution=(rises,)).document().sections
+    assert section.grids == ()
+    assert len(section.plots) == 1
+
+
 def test_hostile_words_are_escaped_in_a_page():
     bad = "<script>alert(1)</script>\x1b[31m"
     scores = make(

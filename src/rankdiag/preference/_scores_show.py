@@ -386,19 +386,8 @@ def _pair_sections(s: PairColumns) -> tuple[Document, ...]:
             )
         if key in tokens:
             names, parts_of = tokens[key].tokens, np.array(tokens[key].contributions)
-            lowest = np.argsort(parts_of, kind="stable")[:_TOP_TOKENS]
-            grids.append(
-                Grid(
-                    title="Tokens of the chosen response that are pushed down most",
-                    columns=(
-                        Column(name="token"),
-                        Column(name="position", doc="0 is the first token of the response."),
-                        Column(name="contribution", doc="Part of d/dt ln pi(chosen | prompt); the parts add up to it."),
-                    ),
-                    rows=tuple((names[k], int(k), float(parts_of[k])) for k in lowest if parts_of[k] < 0),
-                    note=f"Sum over all {len(names)} tokens: {float(parts_of.sum()):.4g}.",
-                )
-            )
+            if (parts_of < 0).any():
+                grids.append(_token_grid(names, parts_of))
             plots.append(_token_plot(names, parts_of))
         numbers = (
             KeyNumber(label=name, value=_cell(name, float(s.column(name)[i])))
@@ -407,6 +396,20 @@ def _pair_sections(s: PairColumns) -> tuple[Document, ...]:
         )
         parts.append(Document(title=f"Pair {key}", key_numbers=tuple(numbers), grids=tuple(grids), plots=tuple(plots)))
     return tuple(parts)
+
+
+def _token_grid(names: tuple[str, ...], contributions: np.ndarray) -> Grid:
+    lowest = np.argsort(contributions, kind="stable")[:_TOP_TOKENS]
+    return Grid(
+        title="Tokens of the chosen response that are pushed down most",
+        columns=(
+            Column(name="token"),
+            Column(name="position", doc="0 is the first token of the response."),
+            Column(name="contribution", doc="Part of d/dt ln pi(chosen | prompt); the parts add up to it."),
+        ),
+        rows=tuple((names[k], int(k), float(contributions[k])) for k in lowest if contributions[k] < 0),
+        note=f"Sum over all {len(names)} tokens: {float(contributions.sum()):.4g}.",
+    )
 
 
 def _token_plot(names: tuple[str, ...], contributions: np.ndarray) -> Plot:
