@@ -162,9 +162,14 @@ class Journal:
                 self.close()
                 self._number, self._rows = self._number + 1, 0
             self._handle = os.open(self._path(self._number), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+        start = os.fstat(self._handle).st_size
         view = memoryview(data)
-        while len(view):
-            view = view[os.write(self._handle, view) :]
+        try:
+            while len(view):
+                view = view[os.write(self._handle, view) :]
+        except OSError:
+            os.ftruncate(self._handle, start)  # a disk that is full leaves half a batch: the next one must not join it
+            raise
 
     def _write_vectors(self, name: str, values: Any, groups: Any, fresh: list[int]) -> None:
         count = self._manifest.get("n_groups")
@@ -183,6 +188,7 @@ class Journal:
                 raise ValueError(f"{path.name} must have shape {(count, array.shape[1])}; it has {shape}")
             for place in fresh:
                 os.pwrite(stream.fileno(), array[place].tobytes(), start + int(groups[place]) * array.shape[1] * 4)
+            os.fsync(stream.fileno())  # a line that outlives a power cut must not speak of vectors that did not
 
     def close(self) -> None:
         """Synchronise the part at hand to the disk and close it; the journal may be appended to again."""
