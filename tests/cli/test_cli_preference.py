@@ -378,6 +378,7 @@ def test_every_kind_of_scores_file_keeps_the_same(
     assert "kept 4 of 11 pairs by ln_ches" in out
     assert "removed 7, 2 of them unusable or identical" in out
     assert "head-level score above 0" in out
+    assert "rank correlation of ln_ches with the head-level score" in out
 
 
 # --- displacement --------------------------------------------------------------------------------------------------

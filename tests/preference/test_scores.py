@@ -138,6 +138,12 @@ def test_single_tokens_are_named_only_where_ches_is_empty():
         assert any("responses of one token" in note for note in scores.document().notes) == warned
 
 
+@pytest.mark.parametrize(("head", "warned"), [([3.0, 2.0, 1.0], True), ([1.0, 2.0, 3.0], False)])
+def test_a_cheap_score_that_disagrees_with_the_head_level_is_named(head, warned):
+    notes = " ".join(make([0.1] * 3, ln_ches=[1.0, 2.0, 3.0], head=head).document().notes)
+    assert ("Use head for filtering" in notes) == warned
+
+
 def test_an_unreliable_sign_is_named():
     notes = make([0.1, 0.2], ches=[1.0, 2.0], cond=[101.0, float("inf")]).document().notes
     assert any(note.startswith("100% of the usable pairs have cond above 100") for note in notes)

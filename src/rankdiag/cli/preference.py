@@ -274,6 +274,8 @@ def _filter(options: argparse.Namespace) -> int:
         share = {name: [head[i] > 0 for i in places] for name, places in _sides(scores, kept).items()}
         words = ", ".join(f"{name} {sum(flags)} of {len(flags)}" for name, flags in share.items())
         sys.stdout.write(f"head-level score above 0 (chosen predicted to fall): {words}\n")
+        agreement = scores.rank_correlation(options.by, "head")
+        sys.stdout.write(f"rank correlation of {options.by} with the head-level score: {agreement:.2f}\n")
     return 0
 
 

@@ -44,6 +44,7 @@ _COUNTS = ("n_chosen", "n_rejected", "length_gap", "shared_prefix")
 _SHOWN_WORST = 10
 _LENGTH_EFFECT = 0.3
 _SINGLE_TOKENS = 0.01
+_AGREEMENT = 0.5  # no source sets this: below it a reader is told, and nothing else follows
 _UNRELIABLE = 100.0
 _TOP_TOKENS = 8
 _MAX_BARS = 200
@@ -247,6 +248,12 @@ def _findings(s: PreferenceScores) -> list[str]:
                 f"{shaky:.0%} of the usable pairs have cond above 100: with states in half precision the sign of their "
                 "CHES is not reliable."
             )
+    agreement = s.rank_correlation("ln_ches", "head")
+    if agreement < _AGREEMENT:
+        found.append(
+            f"Warning: Spearman(ln_ches, head) is {agreement:.2f}: CHES orders these pairs otherwise than the head "
+            "level, which predicts better. Use head for filtering."
+        )
     if "swapped" in s.scores and "ches" in s.scores and use.any():
         flipped = float((s.scores["swapped"][use] < s.scores["ches"][use]).mean())
         found.append(f"CHES is higher than with swapped responses for {flipped:.0%} of the usable pairs.")
