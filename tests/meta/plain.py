@@ -148,7 +148,7 @@ def context() -> Any:
 
 
 def journal() -> Any:
-    made = rd.language_models.Journal("rows", {"n_groups": 1})
+    made = rd.language_models.Journal(tempfile.mkdtemp(), {"n_groups": 1})
     made.append(rows_of_journal())
     return made
 
@@ -208,6 +208,7 @@ ARGUMENTS: dict[str, Callable[[], Mapping[str, Any]]] = {
     "rankdiag.preference.from_models.merge_scores": lambda: {"path": journal_folder()},
     "rankdiag.preference.from_models.score_preferences": lambda: {"model": model(), "data": pairs()},
     "rankdiag.preference.from_models.sequence_log_probs": lambda: {"model": model(), "data": pairs()},
+    "rankdiag.preference.from_models.token_contributions": lambda: {"model": model(), "data": pairs(), "pairs": [0]},
     "rankdiag.preference.from_trainer_log": lambda: {"log_history": [{"rewards/chosen": 0.1, "step": 1}], "beta": 0.1},
     "rankdiag.preference.keep_lowest": lambda: {"scores": [0.1, 0.3, 0.2], "n": 1},
     "rankdiag.preference.losses.ches_loss": tensors,

@@ -6,6 +6,7 @@ extrapolated, with the parameters put back to the bit.
 
 from __future__ import annotations
 
+import functools
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
@@ -101,6 +102,14 @@ def _checked(subject: Subject, update: Any) -> tuple[dict[str, torch.nn.Paramete
     return parameters, directions
 
 
+@functools.cache
+def _load_forward_mode() -> None:
+    """Make the first forward-mode call of this process, which warns of a part of torch that torch itself uses."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=DeprecationWarning)
+        torch.func.jvp(torch.exp, (torch.zeros(1),), (torch.ones(1),))
+
+
 def _forward_mode(
     subject: Subject,
     data: Encoded,
@@ -113,14 +122,8 @@ def _forward_mode(
     change = np.full(len(data.response_ids), np.nan)
     values = {name: parameter.detach() for name, parameter in parameters.items()}
     # The fused attention kernels have no forward-mode rule; the plain one has.
-    with (
-        untouched([subject], gradients=True),
-        torch.no_grad(),
-        sdpa_kernel(SDPBackend.MATH),
-        warnings.catch_warnings(),
-    ):
-        # torch's own first call of forward mode warns of a part of torch that it uses itself.
-        warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=DeprecationWarning)
+    _load_forward_mode()
+    with untouched([subject], gradients=True), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         for row in range(len(data.response_ids)):
             if data.status[int(data.group[row])] != "ok":
                 continue

@@ -210,15 +210,17 @@ class Plan:
         return dataclasses.replace(
             self,
             batches=batches,
-            steps=max(sum(map(self.forwards_in, self.batches[part::world])) for part in range(world)),
+            steps=max(
+                (
+                    sum(forwards_in(self, batch) for batch in self.batches[part::world])
+                    for part in range(min(world, len(self.batches)))
+                ),
+                default=0,
+            ),
             splits=[],
             n_tokens=sum(batch.n_tokens for batch in batches),
             n_padded=sum(batch.n_padded for batch in batches),
         )
-
-    def forwards_in(self, batch: Batch) -> int:
-        """Return how many forwards a batch is; `batch` is one of this plan."""
-        return _forwards(self.source, batch, self.token_budget, self.whole_groups, self.turning_length)
 
     def to_manifest(self) -> dict[str, Any]:
         """Return what decides about the numbers of a run, JSON-safe: two runs with equal manifests may be joined."""
@@ -241,6 +243,11 @@ class Plan:
             "tokenizer": dict(self.data.tokenizer),
             "models": [model_fingerprint(subject.given) for subject in self.subjects],
         }
+
+
+def forwards_in(plan: Plan, batch: Batch) -> int:
+    """Return how many forwards a batch of a plan is."""
+    return _forwards(plan.source, batch, plan.token_budget, plan.whole_groups, plan.turning_length)
 
 
 def _version(package: str) -> str | None:

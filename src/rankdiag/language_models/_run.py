@@ -23,6 +23,7 @@ from rankdiag.language_models._plan import (
     Plan,
     checked_outputs,
     forward,
+    forwards_in,
     forwards_of,
     padded_tokens,
     plan,
@@ -153,7 +154,7 @@ def _batches(
                         journal.note({"out of memory": split, "batch": batch.index})
                     noted = len(plan.splits)
                 yield columns
-            made += plan.forwards_in(batch)
+            made += forwards_in(plan, batch)
             bar.advance(batch.n_tokens)
         if sharded and plan.spare is not None:
             _wait(subjects, plan, plan.steps - made, autocast)

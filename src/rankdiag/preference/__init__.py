@@ -49,6 +49,7 @@ __getattr__, __dir__, __all__ = attach(
         "simulate_single_token": "rankdiag.preference._simulate",
         "single_token_dynamics": "rankdiag.preference._dynamics",
         "strictly_decreasing_loss": "rankdiag.preference._trajectories",
+        "token_contributions": "rankdiag.preference.from_models",
         "token_mass_shift": "rankdiag.preference._mass",
         "unembedding_geometry": "rankdiag.preference._geometry",
     },

@@ -46,5 +46,6 @@ from rankdiag.preference.from_models import logprob_change_along as logprob_chan
 from rankdiag.preference.from_models import merge_scores as merge_scores
 from rankdiag.preference.from_models import score_preferences as score_preferences
 from rankdiag.preference.from_models import sequence_log_probs as sequence_log_probs
+from rankdiag.preference.from_models import token_contributions as token_contributions
 
 __all__: list[str]

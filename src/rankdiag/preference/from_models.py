@@ -38,13 +38,14 @@ __all__ = [
     "merge_scores",
     "score_preferences",
     "sequence_log_probs",
+    "token_contributions",
 ]
 
 Floats = NDArray[np.float64]
 Layout = Literal["auto", "plain", "packed"]
 Level = Literal["ches", "head", "ufm", "full"]
 
-SCORE_COLUMNS = (
+_SCORE_COLUMNS = (
     "ches",
     "ln_ches",
     "relative",
@@ -61,10 +62,6 @@ _ZERO_IF_IDENTICAL = ("ches", "ln_ches", "edit_similarity")
 _SUMS = ("sum_chosen", "sum_rejected")
 _SINGLE_TOKENS = 0.01  # share of pairs of single tokens from which a warning is given
 _MERGED = "scores.jsonl"
-
-
-class SingleTokenWarning(RankdiagWarning):
-    """CHES is 0 for every pair of single-token responses and says nothing about them."""
 
 
 def score_preferences(
@@ -164,7 +161,7 @@ def score_preferences(
     (('ok',), ('n_chosen', 'n_rejected', 'length_gap', 'shared_prefix'), True)
     """
     pairs = _pairs(data)
-    wanted = tuple(dict.fromkeys(names(columns, "columns", SCORE_COLUMNS)))
+    wanted = tuple(dict.fromkeys(names(columns, "columns", _SCORE_COLUMNS)))
     folder = None if out is None else file_path(out, "out", "folder")
     goes_on = boolean(resume, "resume")
     if boolean(keep_sums, "keep_sums") and folder is None:
@@ -289,7 +286,7 @@ def _warn_of_single_tokens(made: Plan) -> None:
         warnings.warn(
             f"{single} of {len(usable)} pairs consist of two single-token responses, for which CHES is 0 whatever they "
             "are; use head_score=True, or single_token_dynamics",
-            SingleTokenWarning,
+            RankdiagWarning,
             stacklevel=3,
         )
 
@@ -657,14 +654,43 @@ def token_contributions(model: Any, data: EncodedPreferences, pairs: Sequence[in
     Returns
     -------
     dict of int to list of float
-        Contributions to d/dt ln pi(chosen) in the unconstrained features model, per unit of loss weight; empty for a
-        model that changes its logits by a scale or a cap, whose terms are others.
+        Contributions to d/dt ln pi(chosen) in the unconstrained features model, per unit of loss weight, by position of
+        the pair; empty for a model that changes its logits by a scale or a cap, whose terms are others.
+
+    Raises
+    ------
+    TypeError
+        If an argument has the wrong type.
+    ValueError
+        If a position is out of range, or its pair is not usable.
+
+    Notes
+    -----
+    The rows of [U] Theorem 6 by themselves; they add up to the rate of the whole response. Negative tokens are pushed
+    down.
+
+    Examples
+    --------
+    >>> from rankdiag.language_models import encode_preferences
+    >>> from rankdiag.preference import token_contributions
+    >>> from rankdiag.testing import tiny_language_model
+    >>> model = tiny_language_model()
+    >>> data = encode_preferences([{"prompt_ids": [1, 2], "chosen_ids": [3, 4], "rejected_ids": [5, 6, 7]}])
+    >>> {pair: len(tokens) for pair, tokens in token_contributions(model, data, [0]).items()}
+    {0: 2}
     """
     from rankdiag.language_models._layout import Rows
     from rankdiag.language_models._model import adapt
     from rankdiag.preference._dynamics import multi_token_dynamics
 
     head = adapt(model, "model").head
+    _pairs(data)
+    if isinstance(pairs, (str, bytes)) or not isinstance(pairs, Sequence):
+        raise TypeError(f"`pairs` must be a sequence of positions; got {describe(pairs)}")
+    pairs = [integer(pair, "pairs", low=0, high=len(data) - 1) for pair in pairs]
+    for pair in pairs:
+        if data.status[pair] != "ok":
+            raise ValueError(f"`pairs` must be usable; pair {pair} is {data.status[pair]!r}")
     if head is None or not pairs or head.scale != 1.0 or head.cap is not None or head.bias is not None:
         return {}
     outputs: list[Any] = [_outputs.States()]
