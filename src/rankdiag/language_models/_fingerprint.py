@@ -1,7 +1,8 @@
 """What tells one model from another: configuration, and a checksum that samples every parameter.
 
 A full checksum would read every weight, which for a large model takes as long as scoring many pairs. A few hundred
-values of each parameter, evenly spread, tell apart models that training has touched: a step moves nearly all of them.
+values of each large parameter, evenly spread, and all of the small ones, tell apart models that training has touched: a
+step moves nearly all of them.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from rankdiag.language_models._model import adapt
 
 __all__ = ["model_fingerprint"]
 
-_SAMPLES = 256  # values of each tensor
+_SAMPLES = 256  # values of each large tensor
+_WHOLE = 65536  # a tensor of so many values, of an adapter most often, is read whole
 _LIFE = {"_name_or_path", "_commit_hash", "_attn_implementation", "transformers_version", "dtype", "torch_dtype"}
 
 
@@ -45,9 +47,9 @@ def model_fingerprint(model: Any) -> dict[str, Any]:
 
     Notes
     -----
-    The checksum reads 256 values of every named parameter and buffer, the first and the last among them, so an edit of
-    one adapter is seen while an edit of a single weight of a large matrix may not be. The same in every process. Cost:
-    one small gather for each tensor.
+    The checksum reads every named parameter and buffer: whole up to 65536 values, so that one edited weight of a usual
+    adapter is seen; 256 values evenly spread above, the first and the last among them, so that an edit of a single
+    weight of a large matrix may not be. The same in every process. Cost: one small copy for each tensor.
 
     Examples
     --------
@@ -93,7 +95,7 @@ def _sample(tensor: torch.Tensor) -> bytes:
     flat = (read() if callable(read) else local).reshape(-1)
     if flat.device.type == "meta" or not flat.numel():
         return b"-"
-    if flat.numel() > _SAMPLES:
+    if flat.numel() > _WHOLE:
         places = np.linspace(0, flat.numel() - 1, _SAMPLES).round().astype(np.int64)
         flat = flat[torch.from_numpy(places).to(flat.device)]
     return flat.contiguous().cpu().view(torch.uint8).numpy().tobytes()
