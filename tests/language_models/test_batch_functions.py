@@ -59,6 +59,34 @@ def test_reduced_columns_have_one_number_and_nan_where_unusable():
     assert isinstance(found["gap"][0], float)
 
 
+@pytest.mark.parametrize("seen", [False, True])
+def test_a_batch_with_no_usable_record_has_the_columns_of_every_other(seen):
+    def reduced(columns):
+        return {**gap(columns), "both": columns["logp"].reshape(-1, 2)}
+
+    function = as_batch_fn(tiny_language_model(), [LogProbs()], reduced)
+    if seen:
+        function(batch(IDS))
+    found = function(batch([IDS[1], IDS[1]]))
+    assert list(found) == ["gap", "both", "status"]
+    assert np.isnan(found["gap"]).tolist() == [True, True]
+    assert found["both"] == [[], []]
+
+
+@pytest.mark.parametrize(
+    ("kind", "bad"),
+    [
+        ("responses", {"prompt_ids": [[1]], "response_ids": [[]]}),
+        ("ids", {"input_ids": [[1, 2]], "response_mask": [[0, 0]]}),
+    ],
+)
+def test_a_batch_with_no_usable_record_of_other_kinds(kind, bad):
+    function = as_batch_fn(tiny_language_model(), [LogProbs()], lambda part: {"own": part["logp"]}, kind=kind)
+    found = function(bad)
+    assert list(found) == ["own", "status"]
+    assert np.isnan(found["own"]).all()
+
+
 def test_arrays_and_lists_are_one_batch():
     function = as_batch_fn(tiny_language_model(), [StateSums()])
     rows = [IDS[0], IDS[0]]

@@ -19,6 +19,11 @@ __all__ = ["as_batch_fn"]
 
 Reduce = Callable[[Columns], Mapping[str, Any]]
 Layout = Literal["auto", "plain", "packed"]
+_TINY: dict[str, dict[str, list[int]]] = {
+    "pairs": {"prompt_ids": [0], "chosen_ids": [0, 0], "rejected_ids": [0]},
+    "responses": {"prompt_ids": [0], "response_ids": [0]},
+    "ids": {"input_ids": [0, 0], "response_mask": [0, 1]},
+}
 
 
 class _BatchFunction:
@@ -29,6 +34,7 @@ class _BatchFunction:
     ) -> None:
         self._models, self._outputs, self._reduce, self._options = models, outputs, reduce, options
         self._check: SelfCheck | None = None
+        self._blanks: dict[str, Any] | None = None
 
     def __repr__(self) -> str:
         names = ", ".join(name for output in self._outputs for name in output.columns)
@@ -54,8 +60,24 @@ class _BatchFunction:
             self._check = made.self_check
         parts = list(run(self._models, made, self._outputs, reduce=self._reduce, autocast=options["autocast"]))
         columns = _per_record(made, parts, reduced=self._reduce is not None)
+        if self._reduce is not None and parts:
+            self._blanks = {name: _blank(column) for name, column in columns.items()}
+        elif self._reduce is not None:  # a batch with no usable record has the columns of every other
+            columns = {name: [blank] * len(data) for name, blank in self._known_blanks().items()}
         kept = {name: list(rows[name]) for name in options["keep"]}
         return {**kept, **columns, "status": list(data.status)}
+
+    def _known_blanks(self) -> dict[str, Any]:
+        """Return the columns of the reduction with what unusable records get; unknown so far, a tiny record tells."""
+        if self._blanks is None:
+            data = encode([_TINY[self._options["kind"]]], kind=self._options["kind"])
+            made = plan(data, self._models, self._outputs, layout="plain")
+            parts = list(
+                run(self._models, made, self._outputs, reduce=self._reduce, autocast=self._options["autocast"])
+            )
+            found = _per_record(made, parts, reduced=True)
+            self._blanks = {name: _blank(column) for name, column in found.items()}
+        return self._blanks
 
 
 def as_batch_fn(
@@ -217,6 +239,10 @@ def _per_record(made: Plan, parts: Sequence[Columns], *, reduced: bool) -> dict[
         blank: Any = [] if isinstance(shape, list) or not reduced else float("nan")
         found[name] = [blank if entry is None else entry for entry in column]
     return found
+
+
+def _blank(column: list[Any]) -> Any:
+    return [] if any(isinstance(entry, list) for entry in column) else float("nan")
 
 
 def _plain(value: Any) -> Any:
