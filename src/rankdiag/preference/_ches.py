@@ -93,8 +93,8 @@ class ChesResult(Result):
     swapped : ndarray
         CHES with the responses exchanged; a positive value hints at a flipped label.
     cond : ndarray
-        (|<S+, S->| + ||S+||^2) / |CHES|: beyond about 100, half-precision states cannot vouch for the sign. Infinite
-        where CHES is 0 and its parts are not; NaN where they are.
+        ``(|<S+, S->| + ||S+||^2) / |CHES|``: beyond about 100, half-precision states cannot vouch for the sign.
+        Infinite where CHES is 0 and its parts are not; NaN where they are.
     n_chosen, n_rejected : ndarray
         Numbers of states.
 
