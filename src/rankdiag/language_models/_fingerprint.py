@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
@@ -90,9 +90,9 @@ def _tensors(module: torch.nn.Module) -> list[tuple[str, torch.Tensor]]:
 
 
 def _sample(tensor: torch.Tensor) -> bytes:
-    local = tensor.detach()
-    read = getattr(local, "to_local", None)  # the part of a sharded parameter that is here
-    flat = (read() if callable(read) else local).reshape(-1)
+    local: Any = tensor.detach()
+    read: Any = getattr(local, "to_local", None)  # the part of a sharded parameter that is here
+    flat = cast(torch.Tensor, read() if callable(read) else local).reshape(-1)
     if flat.device.type == "meta" or not flat.numel():
         return b"-"
     if flat.numel() > _WHOLE:
@@ -103,9 +103,9 @@ def _sample(tensor: torch.Tensor) -> bytes:
 
 def _config_hash(config: Any) -> str | None:
     """Return the sha256 of a configuration without what says where it came from or how it is run."""
-    read = getattr(config, "to_dict", None)
+    read: Any = getattr(config, "to_dict", None)
     if not callable(read):
         return None
-    kept = {key: value for key, value in read().items() if key not in _LIFE}
+    kept = {key: value for key, value in dict(cast(Any, read)()).items() if key not in _LIFE}
     text = json.dumps(kept, sort_keys=True, default=str, ensure_ascii=False)
     return hashlib.sha256(text.encode("utf-8", "backslashreplace")).hexdigest()

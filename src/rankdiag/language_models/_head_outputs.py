@@ -90,7 +90,7 @@ class HeadGram(_Plain):
 
     def __init__(self, *, unembedding_terms: bool = False) -> None:
         self.unembedding_terms = boolean(unembedding_terms, "unembedding_terms")
-        self.columns = ("head_gram", "ufm_gram") if self.unembedding_terms else ("head_gram",)
+        self.columns: tuple[str, ...] = ("head_gram", "ufm_gram") if self.unembedding_terms else ("head_gram",)
 
     def check(self, source: Any, groups: Sequence[int], subjects: Sequence[Any]) -> None:
         """Refuse groups of several sizes, and a model whose logits are made in an unknown way, before any run.

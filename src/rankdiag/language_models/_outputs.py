@@ -188,6 +188,7 @@ class Output(Protocol):
 
     def finish(self, acc: Any) -> Mapping[str, Column]:
         """Return one entry for each row of the forward, from `acc`, which `start` returned."""
+        ...
 
 
 class _Plain:
@@ -371,7 +372,7 @@ class LogProbs(_Plain):
 
     def __init__(self, *, per_token: bool = False) -> None:
         self.per_token = boolean(per_token, "per_token")
-        self.columns = ("logp", "n_tokens", "token_logp") if self.per_token else ("logp", "n_tokens")
+        self.columns: tuple[str, ...] = ("logp", "n_tokens", "token_logp") if self.per_token else ("logp", "n_tokens")
 
     def finish(self, acc: Any) -> Mapping[str, Column]:
         context: Context = acc

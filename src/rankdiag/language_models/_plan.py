@@ -428,7 +428,7 @@ def checked_outputs(outputs: Any) -> tuple[Output, ...]:
 def _check_limits(source: Rows, usable: Sequence[int], subjects: Sequence[Subject]) -> int:
     """Compare ids, lengths and the tokenizer with what the models can take; return the length of the longest row."""
     data = source.data
-    highest, longest, where = -1, 0, ""
+    highest, longest, where, at = -1, 0, "", ""
     for group in usable:
         for row in source.of_group(group):
             for ids in (source.prompt(row), data.response_ids[row]):
@@ -685,15 +685,15 @@ def _batches(
     parts: list[tuple[int, Layout, list[Any]]] = []
     ordered = sorted(trees, key=lambda tree: (-tree.n_tokens, tree.groups))
     for side in _sides([(t.n_tokens, 1, t) for t in ordered], [t.depth for t in ordered], turn):
-        parts += [(width, "packed", part) for width, part in _fill(side, budget)]
+        parts.extend((width, "packed", part) for width, part in _fill(side, budget))
     units = [(max(source.length(row) for row in source.of_group(group)), group) for group in loose]
     units.sort(key=lambda unit: (-unit[0], unit[1]))
     sized = [(length, len(source.of_group(group)), group) for length, group in units]
     alone = [unit for unit in sized if turn is not None and _straddles(source, source.of_group(unit[2]), turn)]
-    parts += [(unit[0], "plain", [unit[2]]) for unit in alone]
+    parts.extend((unit[0], "plain", [unit[2]]) for unit in alone)
     rest = [unit for unit in sized if unit not in alone]
     for side in _sides(rest, [unit[0] for unit in rest], turn):
-        parts += [(width, "plain", part) for width, part in _fill(side, budget)]
+        parts.extend((width, "plain", part) for width, part in _fill(side, budget))
     parts.sort(key=lambda part: -part[0])
     batches = []
     for index, (_, kind, members) in enumerate(parts):

@@ -378,8 +378,9 @@ def _vocabulary(context: Context, readers: Sequence[tuple[Output, Any]]) -> None
         weights, rescale, growth = a.add(logits)
         block = LogitsBlock(first=first, last=last, logits=logits, weights=weights, rescale=rescale, growth=growth)
         if b is not None and second is not None:
-            _, _, block.logits_b = next(second)
-            block.weights_b, block.rescale_b, block.growth_b = b.add(block.logits_b)
+            _, _, logits_b = next(second)
+            block.logits_b = logits_b
+            block.weights_b, block.rescale_b, block.growth_b = b.add(logits_b)
         for output, accumulator in readers:
             output.update(accumulator, block)
     if not bool(torch.isfinite(a.total).all()) or not bool(torch.isfinite(a.peak).all()):

@@ -190,7 +190,8 @@ def loss_weights(
     else:
         _require(loss, rule.reference, {"ref_chosen": ra, "ref_rejected": rb}, "reference log-probabilities")
         _require(loss, rule.lengths, {"n_chosen": na, "n_rejected": nb}, "lengths")
-        checked = {name: _hyper_parameter(name, given[name], a.shape) for name in rule.parameters}
+        options: dict[str, Any] = {str(key): value for key, value in given.items()}
+        checked = {name: _hyper_parameter(name, options[name], a.shape) for name in rule.parameters}
         with np.errstate(over="ignore", invalid="ignore"):  # what is beyond float64 is refused below, by name
             found = rule.formula(Pairs(a, b, ra, rb, na, nb, checked))
     return _finite(loss, found)

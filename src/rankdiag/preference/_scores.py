@@ -246,7 +246,8 @@ class PreferenceScores(PairColumns):
             return float("nan")
         from scipy.stats import spearmanr
 
-        return float(spearmanr(x, y).statistic)
+        result: Any = spearmanr(x, y)
+        return float(result.statistic)
 
     def _share(self, name: str, above: float) -> float:
         values = self.usable_values(name) if name in self.scores else np.empty(0)
