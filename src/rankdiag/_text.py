@@ -135,14 +135,13 @@ def _strip(grid: Grid, index: int, shown: list[int], width: int) -> _Strip:
     room = max(16, width // 2 if index == 0 else width // 3)
     cells = [_shorten(clean(text), room) for text in format_column(entries)]
     label = clean(column.label or column.name)
-    header = _header(
-        f"{label} [{clean(column.unit)}]" if column.unit else label, max(map(display_width, cells), default=0)
-    )
+    title = f"{label} [{clean(column.unit)}]" if column.unit else label
+    header = [_shorten(line, room) for line in _header(title, max(map(display_width, cells), default=0))]
     return _Strip(
         name=label,
         header=header,
         cells=cells,
-        width=max(map(display_width, [*header, *cells]), default=0),
+        width=max(1, *map(display_width, header), *map(display_width, cells)),  # a column without a name has a line too
         right=all(_is_number(entry) for entry in entries) and bool(entries),
         empty=all(entry is None for entry in entries) and bool(entries),
     )

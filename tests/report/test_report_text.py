@@ -90,6 +90,17 @@ def test_no_table_is_wider_than_the_terminal(wide, tall, width, data):
     assert (f"... {left_out} column" in text) == (left_out > 0)
 
 
+@pytest.mark.parametrize("name", [" ", ".....層層層層層層層層", "a" * 300])
+def test_names_that_are_blank_or_wider_than_the_terminal(name):
+    grid = Grid(title="", columns=(Column(name="key"), Column(name=name)), rows=((1, 2),))
+    lines = render_text(Document(title="t", grids=(grid,)), width=20).splitlines()
+    assert all(display_width(line) <= 20 for line in lines)
+    alone = Grid(title="", columns=(Column(name=name),), rows=())
+    lines = render_text(Document(title="t", grids=(alone,)), width=20).splitlines()
+    assert all(display_width(line) <= 20 for line in lines)
+    assert set(lines[-1]) == {"-"}
+
+
 def test_numbers_end_below_each_other():
     rows = (("a", 0.5, 7), ("bb", 123.25, 12345), ("c", None, 8))
     grid = Grid(title="", columns=(Column(name="k"), Column(name="value"), Column(name="count")), rows=rows)
