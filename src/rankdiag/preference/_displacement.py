@@ -13,7 +13,7 @@ from rankdiag._document import Column, Document, Grid, KeyNumber, Plot, Referenc
 from rankdiag._meta import Meta
 from rankdiag._rng import as_generator
 from rankdiag._validate import describe
-from rankdiag.preference._log_probs import LogProbs, name_pairs, points_to_show, skipped_pairs
+from rankdiag.preference._log_probs import ROUNDING, LogProbs, name_pairs, points_to_show, skipped_pairs
 from rankdiag.preference._loss_weights import LossWeights, weights_from_options
 from rankdiag.preference._pair_columns import PairColumns, check_pairs
 
@@ -67,7 +67,7 @@ class DisplacementReport(PairColumns):
     implicit_reward_accuracy : float
         Share whose log-ratio to the reference is larger for the chosen response, after training.
     pushed_down_on_purpose : float
-        Share of pairs whose chosen response the loss itself pushes down at the start (w_chosen < 0).
+        Share of pairs whose chosen response the loss itself pushes down (w_chosen < 0), before training or after it.
     loss : str
         Name of the loss.
 
@@ -344,6 +344,8 @@ def displacement_report(
     _same_pairs(before, after, "after")
     if ref is not None:
         _same_pairs(before, ref, "ref")
+    for entry, label in ((before, "before"), (after, "after"), (reference, named)):
+        _refuse_positive(entry, label)
     use = before.usable & after.usable & reference.usable
     if not use.any():
         raise ValueError(f"no pair has log-probabilities in `before`, `after` and `{named}`; at least one is needed")
@@ -393,7 +395,7 @@ def displacement_report(
         accuracy_before=float((before.chosen > before.rejected)[use].mean()),
         accuracy_after=float((after.chosen > after.rejected)[use].mean()),
         implicit_reward_accuracy=float(gained.mean()),
-        pushed_down_on_purpose=float((start.w_chosen < 0).mean()),
+        pushed_down_on_purpose=float(((start.w_chosen < 0) | (end.w_chosen < 0)).mean()),
         loss=loss if isinstance(loss, str) else getattr(loss, "__name__", type(loss).__name__),
         meta=Meta(
             definition="ln pi_after(response | prompt) - ln pi_before(response | prompt), summed over tokens",
@@ -438,11 +440,25 @@ def _same_pairs(before: Any, other: Any, name: str) -> None:
             )
 
 
+def _refuse_positive(record: LogProbs, name: str) -> None:
+    """Refuse changes of log-probabilities, which a record may hold too."""
+    top = float(np.nanmax(np.maximum(record.chosen, record.rejected), initial=-np.inf))
+    if top > ROUNDING:
+        raise ValueError(f"`{name}` must hold log-probabilities, at most 0; got {top:.6g}. Are these changes of them?")
+
+
 def _weights(
     loss: Any, beta: float | None, options: Mapping[str, Any] | None, record: LogProbs, ref: LogProbs, use: Any
 ) -> LossWeights:
     sides = (record.chosen, record.rejected, ref.chosen, ref.rejected, record.n_chosen, record.n_rejected)
+    if isinstance(options, Mapping):  # a reward for each pair goes with the pairs that are used
+        options = {name: value[use] if np.shape(value) == use.shape else value for name, value in _arrays(options)}
     return weights_from_options(loss, tuple(side[use] for side in sides), beta=beta, loss_options=options)
+
+
+def _arrays(options: Mapping[str, Any]) -> list[tuple[str, Any]]:
+    """Return options with the lists among them as arrays."""
+    return [(name, np.asarray(value) if isinstance(value, (list, tuple)) else value) for name, value in options.items()]
 
 
 def _bootstrap(values: Floats, rng: Any) -> tuple[tuple[float, float], int | None]:
@@ -469,7 +485,7 @@ def _explain(report: DisplacementReport) -> str:
     text = f"{first}; {share:.0%} of the pairs fell, in {report.both_fell_fraction:.0%} both responses did."
     if report.pushed_down_on_purpose > 0:
         text += (
-            f" The loss itself pushes {report.pushed_down_on_purpose:.0%} of the chosen responses down at the start: a "
+            f" The loss itself pushes {report.pushed_down_on_purpose:.0%} of the chosen responses down: a "
             "fall there is on purpose and no displacement."
         )
         return text
