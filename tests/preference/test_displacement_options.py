@@ -27,10 +27,11 @@ def test_a_reward_for_each_pair_goes_with_the_pairs_that_are_used(kind):
 
 
 def test_a_loss_that_pushes_chosen_responses_down_later_is_said_to():
-    after = loss_weights("apo_down", AFTER.chosen, AFTER.rejected, BEFORE.chosen, BEFORE.rejected, beta=0.1)
-    start = loss_weights("apo_down", BEFORE.chosen, BEFORE.rejected, BEFORE.chosen, BEFORE.rejected, beta=0.1)
-    usable = [0, 1, 3]
-    share = np.mean([(after.w_chosen[i] < 0) or (start.w_chosen[i] < 0) for i in usable])
+    use = [0, 1, 3]
+    reference = BEFORE.chosen[use], BEFORE.rejected[use]
+    after = loss_weights("apo_down", AFTER.chosen[use], AFTER.rejected[use], *reference, beta=0.1)
+    start = loss_weights("apo_down", *reference, *reference, beta=0.1)
+    share = np.mean((after.w_chosen < 0) | (start.w_chosen < 0))
     report = displacement_report(BEFORE, AFTER, loss="apo_down")
     assert report.pushed_down_on_purpose == share > 0
     assert "on purpose" in report.explanation
