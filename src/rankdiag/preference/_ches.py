@@ -7,7 +7,7 @@ the two responses do not share; so identical responses give exactly 0 and nearly
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -21,7 +21,15 @@ from rankdiag._result import Result
 from rankdiag._validate import describe, integer
 from rankdiag.preference._pair_columns import regime_names
 
-__all__ = ["ChesResult", "ches_columns", "ches_from_padded", "ches_from_states", "ches_from_sums", "ches_score"]
+__all__ = [
+    "ChesResult",
+    "ches_columns",
+    "ches_from_padded",
+    "ches_from_states",
+    "ches_from_sums",
+    "ches_score",
+    "row_blocks",
+]
 
 Floats = NDArray[np.float64]
 
@@ -29,6 +37,7 @@ COLUMNS = ("ches", "ln_ches", "relative", "cross", "chosen_sq", "rejected_sq", "
 _QUARTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 _UNRELIABLE = 100.0  # cond beyond which half-precision states cannot vouch for the sign
 _BINS = 30
+_BLOCK = 1 << 16  # entries of a block of rows: half a megabyte
 _LARGEST = 1e150  # of a state: squares of sums of such numbers exceed float64
 
 
@@ -49,26 +58,36 @@ def ches_columns(sum_chosen: Floats, difference: Floats, n_chosen: Floats, n_rej
     dict of str to ndarray of float64, shape (N,)
         ``ches, ln_ches, relative, cross, chosen_sq, rejected_sq, swapped, cond``.
     """
-    ches = _dot(sum_chosen, difference)
-    chosen_sq = _dot(sum_chosen, sum_chosen)
-    sum_rejected = sum_chosen + difference
-    cross = chosen_sq + ches
-    # mu- - mu+ = (D + S+ (1 - n-/n+)) / n-, which is D/n where the lengths are equal
-    gap = (difference + sum_chosen * ((n_chosen - n_rejected) / n_chosen)[:, None]) / n_rejected[:, None]
-    distance = _dot(difference, difference)
+    found = np.empty((6, len(sum_chosen)))
+    for rows in row_blocks(sum_chosen.shape):
+        plus, gap = sum_chosen[rows], difference[rows]
+        minus = plus + gap
+        factors = ((plus, gap), (plus, plus), (gap, gap), (plus, minus), (minus, minus), (minus, gap))
+        for place, (a, b) in enumerate(factors):
+            found[place, rows] = _dot(a, b)
+    ches, chosen_sq, distance, cross, rejected_sq, back = found
     with np.errstate(divide="ignore", invalid="ignore"):
         relative = np.where(distance > 0, ches / distance, np.nan)
         cond = (np.abs(cross) + chosen_sq) / np.abs(ches)
+    # mu- - mu+ = D/n- - S+ (n- - n+)/(n+ n-), which is D/n where the lengths are equal
+    longer = chosen_sq * (n_rejected - n_chosen) / (n_chosen * n_chosen * n_rejected)
     return {
         "ches": ches,
-        "ln_ches": _dot(sum_chosen, gap) / n_chosen,
+        "ln_ches": ches / (n_chosen * n_rejected) - longer,
         "relative": relative,
         "cross": cross,
         "chosen_sq": chosen_sq,
-        "rejected_sq": _dot(sum_rejected, sum_rejected),
-        "swapped": -_dot(sum_rejected, difference),
+        "rejected_sq": rejected_sq,
+        "swapped": -back,
         "cond": cond,
     }
+
+
+def row_blocks(shape: tuple[int, ...]) -> Iterator[slice]:
+    """Yield the rows of a matrix in blocks that stay in the cache while several sums are taken of them."""
+    step = max(1, _BLOCK // max(1, shape[1]))
+    for start in range(0, shape[0], step):
+        yield slice(start, min(start + step, shape[0]))
 
 
 def _dot(a: Floats, b: Floats) -> Floats:
@@ -442,11 +461,14 @@ def ches_from_padded(chosen: Any, chosen_mask: Any, rejected: Any, rejected_mask
     [3.0]
     """
     sides = []
-    for states, mask, name in ((chosen, chosen_mask, "chosen"), (rejected, rejected_mask, "rejected")):
+    for given, mask, name in ((chosen, chosen_mask, "chosen"), (rejected, rejected_mask, "rejected")):
+        states = given
         try:
             shape = tuple(int(length) for length in np.shape(states))
         except Exception:  # an object whose attributes raise, rows of different lengths
             raise TypeError(f"`{name}` must be hidden states (N, T, d); got {describe(states)}") from None
+        if isinstance(states, (list, tuple)):
+            states = as_float64(states, name, finite=False, allow_empty=True, expected="hidden states (N, T, d)")
         if len(shape) != 3:
             raise ValueError(f"`{name}` must be hidden states (N, T, d); got shape {shape}")
         keep = _mask(mask, f"{name}_mask", shape[:2])

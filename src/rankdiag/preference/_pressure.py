@@ -13,6 +13,7 @@ from rankdiag._document import Document, KeyNumber, Plot, Series
 from rankdiag._meta import Meta
 from rankdiag._result import Result
 from rankdiag._validate import describe
+from rankdiag.preference._ches import row_blocks
 from rankdiag.preference._log_probs import points_to_show
 
 __all__ = ["DatasetPressure", "dataset_pressure", "influence_matrix"]
@@ -127,8 +128,8 @@ def dataset_pressure(sum_chosen: Any, sum_rejected: Any, *, weights: Any = None)
 
     Notes
     -----
-    Derived here. Time O(N d), memory of one block of rows beyond the input. All coefficients of the exact formula are
-    set to 1; `head_pressure` keeps them and predicts better.
+    Derived here. Time O(N d); memory of one block of rows beyond the input, and a float64 copy of an input that is of
+    another dtype. All coefficients of the exact formula are set to 1; `head_pressure` keeps them and predicts better.
 
     Examples
     --------
@@ -142,10 +143,13 @@ def dataset_pressure(sum_chosen: Any, sum_rejected: Any, *, weights: Any = None)
     g = np.ones(count) if weights is None else as_float64(weights, "weights", ndim=1, expected="one weight a pair")
     if len(g) != count:
         raise ValueError(f"`weights` must have one entry for each of {count} pairs; got {describe(weights)}")
+    own, mean = np.empty(count), np.zeros(plus.shape[1])
     with np.errstate(over="ignore", invalid="ignore"):
-        mean = (g @ minus - g @ plus) / count
-        own = np.einsum("nd,nd->n", plus, minus) - np.einsum("nd,nd->n", plus, plus)
-        pressure = plus @ mean
+        for rows in row_blocks(plus.shape):  # differences first: what the sums share would drown them in rounding
+            difference = minus[rows] - plus[rows]
+            own[rows] = np.einsum("nd,nd->n", plus[rows], difference)
+            mean += g[rows] @ difference
+        pressure = plus @ (mean / count)
     _refuse_overflow(own, pressure)
     return DatasetPressure(own=own, pressure=pressure)
 
