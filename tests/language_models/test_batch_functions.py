@@ -98,8 +98,8 @@ def test_how_to_run_the_model_is_found_out_once(monkeypatch):
     from rankdiag.language_models import _plan
 
     calls = []
-    original = _plan._self_check
-    monkeypatch.setattr(_plan, "_self_check", lambda *args: calls.append(1) or original(*args))
+    original = _plan.self_check
+    monkeypatch.setattr(_plan, "self_check", lambda *args: calls.append(1) or original(*args))
     function = as_batch_fn(tiny_language_model(), [LogProbs()], gap)
     first = function(batch(IDS))
     assert function(batch(IDS))["gap"][0] == first["gap"][0]

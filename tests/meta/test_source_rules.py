@@ -17,12 +17,12 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 TORCH_MODULES = {
     "spectral/losses.py",
     "preference/losses.py",
-    "preference/from_models.py",
+    *(f"preference/{name}.py" for name in ("_levels", "_model_pairs", "_score_pairs", "_sequences")),
     *(
         f"language_models/_{name}.py"
         for name in (
-            *("along", "batch_fn", "fingerprint", "gradients", "head", "head_outputs", "model", "outputs", "plan"),
-            "run",
+            *("along", "batch_fn", "checks", "fingerprint", "gradients", "head", "head_outputs", "model", "outputs"),
+            *("plan", "run"),
         )
     ),
 }
@@ -55,7 +55,7 @@ FORBIDDEN_CALLS = {
 # The same, where a file has a reason.
 ALLOWED = {
     "language_models/_along.py": {"warnings.filterwarnings"},  # inside catch_warnings, for one text of torch's own
-    "preference/from_models.py": {"np.load"},  # with allow_pickle=False
+    "preference/_score_pairs.py": {"np.load"},  # with allow_pickle=False
     "cli/sections/preference.py": {"torch.manual_seed", "torch.set_num_threads"},  # as in the section on weights
     "testing/_observe.py": {"warnings.simplefilter"},  # inside catch_warnings, to record
     # inside fork_rng, for models that draw from global state; the number of threads is put back

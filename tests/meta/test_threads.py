@@ -21,8 +21,8 @@ FOR_ONE_THREAD = (
     "rankdiag.report.write_",
     "rankdiag.language_models.Journal",
     "rankdiag.preference.export",
-    "rankdiag.preference.from_models.logprob_change_along",  # it moves the parameters of its model, and back
-    "rankdiag.preference.from_models.merge_scores",
+    "rankdiag.preference.logprob_change_along",  # it moves the parameters of its model, and back
+    "rankdiag.preference.merge_scores",
 )
 
 

@@ -8,7 +8,7 @@ from rankdiag._lazy import attach
 __getattr__, __dir__, __all__ = attach(
     __name__,
     {
-        "Batch": "rankdiag.language_models._plan",
+        "Batch": "rankdiag.language_models._batches",
         "Columns": "rankdiag.language_models._columns",
         "Encoded": "rankdiag.language_models._encoded",
         "EncodedPreferences": "rankdiag.language_models._encoded",
@@ -22,7 +22,7 @@ __getattr__, __dir__, __all__ = attach(
         "LogProbs": "rankdiag.language_models._outputs",
         "Output": "rankdiag.language_models._outputs",
         "Plan": "rankdiag.language_models._plan",
-        "SelfCheck": "rankdiag.language_models._plan",
+        "SelfCheck": "rankdiag.language_models._checks",
         "StateSums": "rankdiag.language_models._outputs",
         "States": "rankdiag.language_models._outputs",
         "TokenKL": "rankdiag.language_models._outputs",

@@ -1,4 +1,6 @@
 from rankdiag.language_models._batch_fn import as_batch_fn as as_batch_fn
+from rankdiag.language_models._batches import Batch as Batch
+from rankdiag.language_models._checks import SelfCheck as SelfCheck
 from rankdiag.language_models._columns import Columns as Columns
 from rankdiag.language_models._encode import encode as encode
 from rankdiag.language_models._encode import encode_preferences as encode_preferences
@@ -19,9 +21,7 @@ from rankdiag.language_models._outputs import States as States
 from rankdiag.language_models._outputs import StateSums as StateSums
 from rankdiag.language_models._outputs import TokenKL as TokenKL
 from rankdiag.language_models._outputs import TokenStats as TokenStats
-from rankdiag.language_models._plan import Batch as Batch
 from rankdiag.language_models._plan import Plan as Plan
-from rankdiag.language_models._plan import SelfCheck as SelfCheck
 from rankdiag.language_models._plan import plan as plan
 from rankdiag.language_models._records import extract_prompt as extract_prompt
 from rankdiag.language_models._records import read_records as read_records

@@ -12,11 +12,12 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from rankdiag._validate import choice, describe
+from rankdiag.language_models._checks import forward
 from rankdiag.language_models._encoded import Encoded
 from rankdiag.language_models._layout import Feed, Rows, Tree, feed_packed, feed_plain
 from rankdiag.language_models._model import Subject, adapt, untouched
 from rankdiag.language_models._outputs import LogProbs
-from rankdiag.language_models._plan import forward, plan
+from rankdiag.language_models._plan import plan
 
 __all__ = ["gradients", "selected_parameters"]
 

@@ -12,23 +12,14 @@ import torch
 
 from rankdiag._progress import Progress
 from rankdiag._validate import boolean, describe
+from rankdiag.language_models._batches import Batch, Member, forwards_of, padded_tokens
+from rankdiag.language_models._checks import forward
 from rankdiag.language_models._columns import Columns
 from rankdiag.language_models._encoded import Encoded
 from rankdiag.language_models._layout import Feed, Tree, feed_packed, feed_plain
 from rankdiag.language_models._model import Subject, untouched
 from rankdiag.language_models._outputs import Context, LogitsBlock, LogProbs, Output
-from rankdiag.language_models._plan import (
-    Batch,
-    Member,
-    Plan,
-    checked_outputs,
-    forward,
-    forwards_in,
-    forwards_of,
-    padded_tokens,
-    plan,
-    subjects_of,
-)
+from rankdiag.language_models._plan import Plan, checked_outputs, forwards_in, plan, subjects_of
 
 __all__ = ["run", "sequence_log_probs"]
 
