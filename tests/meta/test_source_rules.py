@@ -21,7 +21,18 @@ TORCH_MODULES = {
     *(
         f"language_models/_{name}.py"
         for name in (
-            *("along", "batch_fn", "checks", "fingerprint", "gradients", "head", "head_outputs", "model", "outputs"),
+            *(
+                "along",
+                "batch_fn",
+                "checks",
+                "context",
+                "fingerprint",
+                "gradients",
+                "head",
+                "head_outputs",
+                "model",
+                "outputs",
+            ),
             *("plan", "run"),
         )
     ),

@@ -20,7 +20,7 @@ __getattr__, __dir__, __all__ = attach(
         "Journal": "rankdiag.language_models._journal",
         "LastState": "rankdiag.language_models._outputs",
         "LogProbs": "rankdiag.language_models._outputs",
-        "Output": "rankdiag.language_models._outputs",
+        "Output": "rankdiag.language_models._context",
         "Plan": "rankdiag.language_models._plan",
         "SelfCheck": "rankdiag.language_models._checks",
         "StateSums": "rankdiag.language_models._outputs",

@@ -2,6 +2,7 @@ from rankdiag.language_models._batch_fn import as_batch_fn as as_batch_fn
 from rankdiag.language_models._batches import Batch as Batch
 from rankdiag.language_models._checks import SelfCheck as SelfCheck
 from rankdiag.language_models._columns import Columns as Columns
+from rankdiag.language_models._context import Output as Output
 from rankdiag.language_models._encode import encode as encode
 from rankdiag.language_models._encode import encode_preferences as encode_preferences
 from rankdiag.language_models._encoded import Encoded as Encoded
@@ -16,7 +17,6 @@ from rankdiag.language_models._load import load_language_model as load_language_
 from rankdiag.language_models._outputs import HeadReward as HeadReward
 from rankdiag.language_models._outputs import LastState as LastState
 from rankdiag.language_models._outputs import LogProbs as LogProbs
-from rankdiag.language_models._outputs import Output as Output
 from rankdiag.language_models._outputs import States as States
 from rankdiag.language_models._outputs import StateSums as StateSums
 from rankdiag.language_models._outputs import TokenKL as TokenKL

@@ -11,8 +11,8 @@ import torch
 from rankdiag._validate import choice, describe, integer, string
 from rankdiag.language_models._checks import SelfCheck
 from rankdiag.language_models._columns import Columns
+from rankdiag.language_models._context import Output
 from rankdiag.language_models._encode import encode
-from rankdiag.language_models._outputs import Output
 from rankdiag.language_models._plan import Plan, checked_outputs, plan, subjects_of
 from rankdiag.language_models._run import run
 

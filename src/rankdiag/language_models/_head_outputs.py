@@ -15,15 +15,15 @@ import torch
 
 from rankdiag._array import as_float64
 from rankdiag._validate import boolean, describe
+from rankdiag.language_models._context import Context, LogitsBlock, PlainOutput, groups_of, pair_prefix
 from rankdiag.language_models._head import Head
-from rankdiag.language_models._outputs import Context, LogitsBlock, _Plain, groups_of, pair_prefix
 
 __all__ = ["HeadGradient", "HeadGram", "HeadPressure"]
 
 _BLOCK = 1 << 19  # entries of a block of logits
 
 
-class _AtHead(_Plain):
+class _AtHead(PlainOutput):
     """Base of the outputs that differentiate by the output projection."""
 
     def check(self, source: Any, groups: Sequence[int], subjects: Sequence[Any]) -> None:
@@ -55,7 +55,7 @@ def _understood(head: Head | None) -> Head:
     return head
 
 
-class HeadGram(_Plain):
+class HeadGram(PlainOutput):
     """Inner products of the gradients of log-probabilities by the output projection, between the rows of a group.
 
     Columns: ``head_gram`` (rows, k), entry j of a row is its product with slot j of its group, float64. With

@@ -25,10 +25,10 @@ from rankdiag.language_models._batches import (
     straddles,
 )
 from rankdiag.language_models._checks import SelfCheck, check_heads, check_limits, probe, self_check
+from rankdiag.language_models._context import Output
 from rankdiag.language_models._encoded import Encoded
 from rankdiag.language_models._layout import Rows
 from rankdiag.language_models._model import Subject, adapt, untouched
-from rankdiag.language_models._outputs import Output
 
 __all__ = ["Plan", "checked_outputs", "forwards_in", "plan", "subjects_of"]
 

@@ -15,10 +15,11 @@ from rankdiag._validate import boolean, describe
 from rankdiag.language_models._batches import Batch, Member, forwards_of, padded_tokens
 from rankdiag.language_models._checks import forward
 from rankdiag.language_models._columns import Columns
+from rankdiag.language_models._context import Context, LogitsBlock, Output
 from rankdiag.language_models._encoded import Encoded
 from rankdiag.language_models._layout import Feed, Tree, feed_packed, feed_plain
 from rankdiag.language_models._model import Subject, untouched
-from rankdiag.language_models._outputs import Context, LogitsBlock, LogProbs, Output
+from rankdiag.language_models._outputs import LogProbs
 from rankdiag.language_models._plan import Plan, checked_outputs, forwards_in, plan, subjects_of
 
 __all__ = ["run", "sequence_log_probs"]
