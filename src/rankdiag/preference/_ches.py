@@ -38,7 +38,6 @@ _QUARTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 _UNRELIABLE = 100.0  # cond beyond which half-precision states cannot vouch for the sign
 _BINS = 30
 _BLOCK = 1 << 16  # entries of a block of rows: half a megabyte
-_LARGEST = 1e150  # of a state: squares of sums of such numbers exceed float64
 
 
 def ches_columns(sum_chosen: Floats, difference: Floats, n_chosen: Floats, n_rejected: Floats) -> dict[str, Floats]:
@@ -66,7 +65,7 @@ def ches_columns(sum_chosen: Floats, difference: Floats, n_chosen: Floats, n_rej
         for place, (a, b) in enumerate(factors):
             found[place, rows] = _dot(a, b)
     ches, chosen_sq, distance, cross, rejected_sq, back = found
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         relative = np.where(distance > 0, ches / distance, np.nan)
         cond = (np.abs(cross) + chosen_sq) / np.abs(ches)
     # mu- - mu+ = D/n- - S+ (n- - n+)/(n+ n-), which is D/n where the lengths are equal
@@ -243,10 +242,12 @@ def _histogram(values: Floats) -> Plot:
 def _result(sum_chosen: Floats, difference: Floats, n_chosen: Floats, n_rejected: Floats, dtype: str) -> ChesResult:
     with np.errstate(over="ignore", invalid="ignore"):
         columns = ches_columns(sum_chosen, difference, n_chosen, n_rejected)
-    over = ~np.isfinite(columns["rejected_sq"]) | ~np.isfinite(columns["chosen_sq"])
+        distance = columns["ches"] + columns["swapped"]
+    parts = (distance, *(columns[name] for name in ("chosen_sq", "rejected_sq", "cross", "ln_ches")))
+    over = ~np.isfinite(np.array(parts)).all(axis=0)
     if over.any():
         raise ValueError(
-            f"pair {int(over.argmax())}: the squared sums of the states exceed float64; scale all states down"
+            f"pair {int(over.argmax())}: products of the sums of its states exceed float64; scale all states down"
         )
     fields: dict[str, Any] = {**columns, "n_chosen": np.array(n_chosen), "n_rejected": np.array(n_rejected)}
     for array in fields.values():
@@ -356,11 +357,6 @@ def ches_from_states(
     lengths: list[tuple[int, int]] = []
     for pair, (first, second) in enumerate(zip(plus, minus, strict=True)):
         a, b = _states(first, "chosen", pair), _states(second, "rejected", pair)
-        wide = max(float(np.abs(a).max()), float(np.abs(b).max()))
-        if wide > _LARGEST:
-            raise ValueError(
-                f"pair {pair}: states as large as {wide:.3g} have sums beyond float64; scale all states down"
-            )
         if a.shape[1] != b.shape[1]:
             raise ValueError(f"pair {pair}: `rejected` must have width {a.shape[1]}, as `chosen` has; got {b.shape[1]}")
         if sums and a.shape[1] != len(sums[0]):
@@ -369,8 +365,9 @@ def ches_from_states(
             s = _equal_prefix(a, b)
         else:
             s = integer(shared[pair], f"n_shared[{pair}]", low=0, high=min(len(a), len(b)))
-        sums.append(a.sum(axis=0))
-        differences.append(b[s:].sum(axis=0) - a[s:].sum(axis=0))
+        with np.errstate(over="ignore", invalid="ignore"):
+            sums.append(a.sum(axis=0))
+            differences.append(b[s:].sum(axis=0) - a[s:].sum(axis=0))
         lengths.append((len(a), len(b)))
     n = np.array(lengths, dtype=np.float64)
     return _result(np.array(sums), np.array(differences), n[:, 0], n[:, 1], _dtype(plus[0]))
