@@ -431,6 +431,12 @@ def test_losses_and_their_options(folder: Path, tmp_path: Path) -> None:
     assert call(folder, "displacement before before pairs.jsonl", "--loss", "ipo") == 3
 
 
+def test_a_wrong_loss_is_refused_before_a_model_is_opened(folder: Path, capsys: Any) -> None:
+    for words, said in ((["--loss", "dppo"], "dppo"), (["--loss", "ipo"], "tau"), (["--beta", "-1"], "beta")):
+        assert call(folder, "displacement no-model no-model pairs.jsonl", *words) == 3
+        assert said in capsys.readouterr().err
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")  # peft 0.21 under transformers 5.24
 def test_an_adapter_makes_the_trained_model(folder: Path, tmp_path: Path) -> None:

@@ -260,10 +260,10 @@ def _filter(options: argparse.Namespace) -> int:
     else:
         kept = keep_lowest(scores, fraction=options.keep_lowest, by=options.by)
         rule = f"not among the lowest {options.keep_lowest:g} by {options.by}"
-    export(kept, records, options.output, scores=scores, by=options.by)
     removed = _removed(scores, set(kept.tolist()), records, options.by, rule)
     if options.removed is not None:
         write_records(removed, Path(options.removed))
+    export(kept, records, options.output, scores=scores, by=options.by)
     unusable = sum(1 for row in removed if row["rankdiag_status"] != "ok")
     sys.stdout.write(
         f"kept {len(kept)} of {len(records)} pairs by {options.by} ({options.output}); removed {len(removed)}, "
@@ -368,6 +368,7 @@ def _as_preference_scores(result: Any) -> PreferenceScores:
 
 def _displacement(options: argparse.Namespace) -> int:
     from rankdiag.preference import DisplacementReport, displacement_report, sequence_log_probs
+    from rankdiag.preference._loss_weights import ONE_PAIR, weights_from_options
 
     check_output(options, DisplacementReport)
     extra = {}
@@ -378,6 +379,8 @@ def _displacement(options: argparse.Namespace) -> int:
         except ValueError:
             options.usage_error(f"argument --loss-option: must be NAME=NUMBER; got {text!r}")
     beta = options.beta if options.beta is not None or options.loss in _LOSSES_WITHOUT_BETA else 0.1
+    # Models take long: a loss that cannot be computed is refused before they are run.
+    weights_from_options(options.loss, ONE_PAIR, beta=beta, loss_options=extra or None)
     records = _records(options)
     common = {"layout": options.layout, "token_budget": options.token_budget, "progress": wants_progress(options)}
     model, tokenizer = _load(options, options.before, None)

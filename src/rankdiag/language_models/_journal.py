@@ -306,8 +306,8 @@ class Journal:
         FileNotFoundError
             If there is no journal.
         ValueError
-            If rows are missing (the message says how many), a line is damaged, or two processes wrote different rows
-            for one key.
+            If rows are missing (the message says which), a line is damaged, or two processes wrote different rows for
+            one key.
         MissingExtraError
             If pyarrow is missing for ``.parquet``.
         """
@@ -319,8 +319,11 @@ class Journal:
         manifest, rows = _collected(source)
         count = manifest.get("n_groups")
         if isinstance(count, int) and len(rows) != count:
+            lacking = sorted({*range(count)} - {place for place, _ in rows.values()})
+            first = ", ".join(map(str, lacking[:3])) + (", ..." if len(lacking) > 3 else "")
             raise ValueError(
-                f"{count - len(rows)} of {count} rows are missing in {str(source)!r}; let the run end first"
+                f"{len(lacking)} of {count} rows are missing in {str(source)!r} (rows {first} of the data); let the "
+                "run end first"
             )
         entries = sorted(rows.values()) if how == "input" else list(rows.values())
         lines = [line for _, line in entries]
@@ -474,8 +477,11 @@ def _allocate(path: Path, shape: tuple[int, int]) -> None:
         os.link(temporary, path)
     except FileExistsError:
         pass
+    except OSError:  # a file system without links: the last of several processes then wins, before any has written
+        if not path.exists():
+            temporary.replace(path)
     finally:
-        temporary.unlink()
+        temporary.unlink(missing_ok=True)
 
 
 def _write_parquet(target: Path, rows: Iterable[dict[str, Any]]) -> None:

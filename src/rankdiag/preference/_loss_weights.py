@@ -16,12 +16,14 @@ from rankdiag._array import as_float64
 from rankdiag._validate import describe, real
 from rankdiag.preference._loss_table import LOSSES, Loss, Pairs, Triple, by_autograd
 
-__all__ = ["HYPER_PARAMETERS", "LossWeights", "loss_weights", "weights_from_options"]
+__all__ = ["HYPER_PARAMETERS", "ONE_PAIR", "LossWeights", "loss_weights", "weights_from_options"]
 
 Floats = NDArray[np.float64]
 HYPER_PARAMETERS = (
     "beta", "tau", "eps", "delta", "gamma", "eta", "lam", "alpha", "reward_chosen", "reward_rejected", "f",
 )  # fmt: skip
+# Log-probabilities, those of the reference and lengths of a pair on which hyper-parameters can be tried.
+ONE_PAIR = tuple(np.array([value]) for value in (-2.0, -3.0, -2.0, -3.0, 1.0, 1.0))
 
 
 class LossWeights(NamedTuple):
