@@ -1,8 +1,10 @@
+from rankdiag import adapters as adapters
 from rankdiag import checkpoints as checkpoints
 from rankdiag import language_models as language_models
 from rankdiag import monitors as monitors
 from rankdiag import preference as preference
 from rankdiag import report as report
+from rankdiag import rewards as rewards
 from rankdiag import spectral as spectral
 from rankdiag import testing as testing
 from rankdiag import weights as weights
@@ -13,6 +15,10 @@ from rankdiag._validate import RankdiagWarning as RankdiagWarning
 from rankdiag._version import __version__ as __version__
 from rankdiag.preference import ches_score as ches_score
 from rankdiag.preference import score_preferences as score_preferences
+from rankdiag.rewards import RewardTable as RewardTable
+from rankdiag.rewards import reward_moments as reward_moments
+from rankdiag.rewards import reward_std as reward_std
+from rankdiag.rewards import reward_variance as reward_variance
 from rankdiag.spectral import Spectrum as Spectrum
 from rankdiag.spectral import effective_rank as effective_rank
 from rankdiag.spectral import numerical_rank as numerical_rank

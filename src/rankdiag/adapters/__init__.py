@@ -1,0 +1,12 @@
+"""Other people's files and types as ours: benchmark files, logs of trainers."""
+
+from rankdiag._lazy import attach
+
+__getattr__, __dir__, __all__ = attach(
+    __name__,
+    {
+        "RewardBench": "rankdiag.adapters._rewardbench",
+        "from_rewardbench": "rankdiag.adapters._rewardbench",
+        "from_trl_log": "rankdiag.adapters._trl_log",
+    },
+)
