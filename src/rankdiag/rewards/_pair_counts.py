@@ -1,0 +1,279 @@
+"""Sums over all pairs of the rollouts of each prompt: every pair in vectorised blocks, or one sorted sweep."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["PairSums", "Rule", "pair_sums", "top_pair"]
+
+Floats = NDArray[np.float64]
+Rule = Literal["drop", "sign_agreement", "index_ties"]
+
+_BLOCK = 1 << 15  # numbers of one block of rows: its slices stay in the cache
+_SWEEP_FROM = 512  # rollouts from which one sort beats all pairs
+_FLAT = 20.0  # a sweep takes differences of sums: the largest weight is at most e^10 times what the best pair implies
+_LOST = 1e-3  # and the kept pairs carry at least this share of the best pair
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairSums:
+    """Sums over the pairs of each prompt; the weights of a prompt are divided by exp(shift)."""
+
+    pairs: Floats
+    credit: Floats
+    gold_ties: Floats
+    proxy_ties: Floats
+    shift: Floats
+    weight: Floats
+    weight_squared: Floats
+    weighted_credit: Floats
+
+
+def pair_sums(
+    proxy: Floats,
+    gold: Floats,
+    *,
+    rule: Rule = "drop",
+    half: bool = True,
+    bar: Floats | None = None,
+    loo: bool = False,
+    log_weights: Floats | None = None,
+) -> PairSums:
+    """Sum counts, credits and weights over all pairs i < j of each row.
+
+    Parameters
+    ----------
+    proxy, gold : ndarray, shape (N, k)
+        Rewards; NaN in either drops the rollout.
+    rule : {"drop", "sign_agreement", "index_ties"}
+        What a gold tie is.
+    half : bool
+        Whether a proxy tie has credit 1/2, not 0.
+    bar : ndarray, shape (N,), optional
+        Expected proxy reward: a pair whose rejected rollout lies below it has credit 1.
+    loo : bool
+        Whether the bar of a pair is the mean over the other rollouts instead.
+    log_weights : ndarray, shape (N, k), optional
+        Logarithm of the weight of each rollout; a pair weighs the product of its two.
+
+    Returns
+    -------
+    PairSums
+        One entry for each row.
+
+    Notes
+    -----
+    All pairs cost O(N k^2) comparisons and one block of memory. From 512 rollouts on, a row takes O(k log k): the sweep
+    halves the gold order level by level, each level one stable partition. Rows with a leave-one-out bar, and rows whose
+    weights differ so much that differences of sums would lose digits, take all pairs.
+    """
+    count, k = proxy.shape
+    out = np.zeros((8, count))
+    bad = np.isnan(proxy) | np.isnan(gold)
+    if log_weights is not None:
+        bad |= np.isnan(log_weights)
+    p, g = np.where(bad, np.nan, proxy), np.where(bad, np.nan, gold)
+    lw = None if log_weights is None else np.where(bad, -np.inf, log_weights)
+    if lw is not None:
+        out[4] = top_pair(lw)
+    plain = np.ones(count, dtype=bool)
+    if k >= _SWEEP_FROM and rule == "drop" and not loo:
+        plain = np.zeros(count, dtype=bool) if lw is None else lw.max(axis=1) - out[4] / 2 > _FLAT / 2
+        for row in np.flatnonzero(~plain):
+            bar_row = None if bar is None else float(bar[row])
+            out[:, row], sound = _sweep(p[row], g[row], half, bar_row, None if lw is None else lw[row], out[4, row])
+            plain[row] = not sound
+    rows = np.flatnonzero(plain)
+    size = max(1, _BLOCK // k)
+    for start in range(0, len(rows), size):
+        at = rows[start : start + size]
+        some = None if lw is None else np.ascontiguousarray(lw[at].T)
+        block = _Block(p[at], g[at], rule, half, None if bar is None else bar[at], loo)
+        out[:, at] = _all_pairs(block, some, out[4, at])
+    return PairSums(
+        pairs=out[0],
+        credit=out[1],
+        gold_ties=out[2],
+        proxy_ties=out[3],
+        shift=out[4],
+        weight=out[5],
+        weight_squared=out[6],
+        weighted_credit=out[7],
+    )
+
+
+def top_pair(log_weights: Floats) -> Floats:
+    """Return the sum of the two largest entries of each row, 0 where it is not finite."""
+    if log_weights.shape[1] < 2:
+        return np.zeros(len(log_weights))
+    top = np.partition(log_weights, -2, axis=1)[:, -2:].sum(axis=1)
+    return np.asarray(np.where(np.isfinite(top), top, 0.0), dtype=np.float64)
+
+
+class _Block:
+    """A block of rows, its rollouts along the first axis, and the comparisons of all pairs at one distance."""
+
+    def __init__(self, p: Floats, g: Floats, rule: Rule, half: bool, bar: Floats | None, loo: bool) -> None:
+        self.p, self.g = np.ascontiguousarray(p.T), np.ascontiguousarray(g.T)
+        self.rule, self.half, self.loo = rule, half, loo
+        self.low = None if bar is None or loo else self.p < bar
+        if loo:
+            self.n = (~np.isnan(p)).sum(axis=1)
+            with np.errstate(over="ignore"):  # sums beyond float64 make an infinite bar, which orders still
+                self.total = np.nansum(p, axis=1)
+
+    def compare(self, d: int) -> tuple[Any, Any, Any, Any]:
+        """Return what is kept, right, tied by the proxy and tied by gold among the pairs (i, i + d)."""
+        pa, pb, ga, gb = self.p[:-d], self.p[d:], self.g[:-d], self.g[d:]
+        above, below, same = ga > gb, ga < gb, ga == gb
+        proxy_above, proxy_below = pa > pb, pa < pb
+        tied = pa == pb
+        if self.rule == "index_ties":
+            below = below | same
+        right = (above & proxy_above) | (below & proxy_below)
+        kept = above | below
+        if self.rule == "sign_agreement":
+            right, kept = right | (same & tied), kept | same
+        tied = tied & kept
+        if self.low is not None:
+            right = right | (above & self.low[d:]) | (below & self.low[:-d])
+        elif self.loo:
+            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+                others = (self.total - pa - pb) / (self.n - 2)
+            right = right | (above & (pb < others)) | (below & (pa < others))
+        return kept, right, tied, same
+
+
+def _all_pairs(block: _Block, log_weights: Floats | None, shift: Floats) -> Floats:
+    k, count = block.p.shape
+    out = np.zeros((8, count))
+    out[4] = shift
+    for d in range(1, k):
+        kept, right, tied, same = block.compare(d)
+        halves = tied & ~right if block.half and block.rule == "drop" else None
+        for row, mask in ((0, kept), (1, right), (2, same), (3, tied)):
+            out[row] += np.count_nonzero(mask, axis=0)
+        if halves is not None:
+            out[1] += 0.5 * np.count_nonzero(halves, axis=0)
+        if log_weights is not None:
+            weight = log_weights[:-d] + log_weights[d:]
+            weight -= shift
+            np.minimum(weight, 0.0, out=weight)  # only pairs that are not kept can lie above the shift
+            np.exp(weight, out=weight)
+            weight *= kept
+            out[5] += weight.sum(axis=0)
+            out[6] += np.einsum("ij,ij->j", weight, weight)
+            out[7] += np.einsum("ij,ij->j", weight, right)
+            if halves is not None:
+                out[7] += 0.5 * np.einsum("ij,ij->j", weight, halves)
+    if log_weights is not None:
+        lost = (out[0] > 0) & (out[6] < _LOST**2)  # the best pair was dropped: start again from the best pair kept
+        if lost.any():
+            best = _best_kept(block, log_weights)
+            moved = lost & (best < shift)
+            if moved.any():
+                at = np.flatnonzero(moved)
+                out[:, at] = _again(block, log_weights, best, at)
+    return out
+
+
+def _best_kept(block: _Block, log_weights: Floats) -> Floats:
+    best = np.full(block.p.shape[1], -np.inf)
+    for d in range(1, len(block.p)):
+        kept = block.compare(d)[0]
+        np.maximum(best, np.where(kept, log_weights[:-d] + log_weights[d:], -np.inf).max(axis=0), out=best)
+    return best
+
+
+def _again(block: _Block, log_weights: Floats, best: Floats, at: NDArray[np.intp]) -> Floats:
+    part = object.__new__(_Block)
+    part.p, part.g, part.rule, part.half, part.loo = block.p[:, at], block.g[:, at], block.rule, block.half, block.loo
+    part.low = None if block.low is None else block.low[:, at]
+    if block.loo:
+        part.n, part.total = block.n[at], block.total[at]
+    return _all_pairs(part, log_weights[:, at], best[at])
+
+
+def _sweep(
+    p: Floats, g: Floats, half: bool, bar: float | None, log_weights: Floats | None, shift: float
+) -> tuple[Floats, bool]:
+    """Sum over the pairs of one row in O(k log k); False beside it where rounding could matter."""
+    use = ~np.isnan(p)
+    p, g = p[use], g[use]
+    out = np.zeros(8)
+    out[4] = shift
+    if not len(p):
+        return out, True
+    ones = np.ones(len(p))
+    order = np.lexsort((-p, g))  # by gold; inside a gold tie the proxy falls, so that no such pair looks concordant
+    position = np.empty(len(p), dtype=np.int64)
+    position[order] = np.arange(len(p))
+    low = np.zeros(len(p), dtype=bool) if bar is None else p < bar
+    total, ties = _below(g[order], ones[order], ones[order]), _tied(p, g, ones, ones)
+    out[0], out[3] = total, ties
+    out[2] = len(p) * (len(p) - 1) / 2 - total
+    out[1] = _credit(p, g, position, order, ones, low, half)
+    if log_weights is None:
+        return out, True
+    w = np.exp(log_weights[use] - shift / 2)
+    out[5] = _below(g[order], w[order], w[order])
+    out[6] = _below(g[order], w[order] ** 2, w[order] ** 2)
+    out[7] = _credit(p, g, position, order, w, low, half)
+    return out, bool(out[0] == 0 or out[6] >= _LOST**2)
+
+
+def _credit(p: Floats, g: Floats, position: Any, order: Any, w: Floats, low: Any, half: bool) -> float:
+    rejected = np.where(low, 0.0, w)  # what is not waived
+    credit = _concordant(p, position, rejected, w)
+    if half:
+        credit += 0.5 * _tied(p, g, rejected, w)
+    if low.any():
+        credit += _below(g[order], np.where(low, w, 0.0)[order], w[order])
+    return credit
+
+
+def _below(sorted_values: Floats, left: Floats, right: Floats) -> float:
+    """Sum left_i right_j over all pairs with value_i < value_j, of values in order."""
+    start = np.searchsorted(sorted_values, sorted_values, side="left")
+    before = np.concatenate(([0.0], np.cumsum(left)))
+    return float(right @ before[start])
+
+
+def _tied(p: Floats, g: Floats, left: Floats, right: Floats) -> float:
+    """Sum left_i right_j over all pairs with equal proxies and gold_i < gold_j."""
+    order = np.lexsort((g, p))
+    ps, gs = p[order], g[order]
+    new_p = np.concatenate(([True], ps[1:] != ps[:-1]))
+    new_pair = new_p | np.concatenate(([True], gs[1:] != gs[:-1]))
+    at = np.arange(len(p))
+    start_p = np.maximum.accumulate(np.where(new_p, at, 0))
+    start_pair = np.maximum.accumulate(np.where(new_pair, at, 0))
+    before = np.concatenate(([0.0], np.cumsum(left[order])))
+    return float(right[order] @ (before[start_pair] - before[start_p]))
+
+
+def _concordant(p: Floats, position: NDArray[np.int64], left: Floats, right: Floats) -> float:
+    """Sum left_i right_j over all pairs with position_i < position_j and proxy_i < proxy_j.
+
+    Items stand in the order of their proxy (ties by falling position: they never count), cut into blocks of the gold
+    order. In a block, an item of the upper half counts what stands before it and belongs to the lower half.
+    """
+    order = np.lexsort((-position, p))
+    where, lower, upper = position[order], left[order], right[order]
+    total = 0.0
+    for level in range(max(1, int(len(p) - 1).bit_length()), 0, -1):
+        is_upper = (where >> (level - 1)) & 1 == 1
+        before = np.cumsum(np.where(is_upper, 0.0, lower))
+        block = where >> level
+        ends = np.flatnonzero(np.concatenate((block[1:] != block[:-1], [True])))
+        base = np.concatenate(([0.0], before[ends[:-1]]))
+        sizes = np.diff(np.concatenate(([-1], ends)))
+        inside = before - np.repeat(base, sizes)
+        total += float(np.where(is_upper, upper, 0.0) @ inside)
+        halves = np.argsort(where >> (level - 1), kind="stable")
+        where, lower, upper = where[halves], lower[halves], upper[halves]
+    return total
