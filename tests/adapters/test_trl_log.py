@@ -56,3 +56,38 @@ def test_refusals(tmp_path):
         from_trl_log(columns() | {"prompt": list("abcd")}, num_generations=2, rewards="exact")
     with pytest.raises(ValueError, match="must have the column 'other'"):
         from_trl_log(columns(), num_generations=2, rewards="other")
+
+
+@pytest.mark.slow
+@pytest.mark.changes_global_state("python random state", "numpy random state", "torch random state")
+@pytest.mark.filterwarnings("ignore")
+def test_a_real_run_of_grpo(tmp_path):
+    trl = pytest.importorskip("trl", reason="the run needs TRL")
+    datasets = pytest.importorskip("datasets", reason="the run needs datasets")
+    transformers = pytest.importorskip("transformers", reason="the run needs transformers")
+    from oracles.tiny_tokenizer import tiny_tokenizer
+
+    tokenizer = tiny_tokenizer()
+    config = transformers.LlamaConfig(
+        vocab_size=len(tokenizer), hidden_size=16, intermediate_size=32, num_hidden_layers=1, num_attention_heads=2,
+        num_key_value_heads=2, max_position_embeddings=64,
+    )  # fmt: skip
+    seen = []
+
+    def remainder(completions, **_):
+        seen.append([float(len(text) % 3) for text in completions])
+        return seen[-1]
+
+    options = trl.GRPOConfig(
+        output_dir=str(tmp_path), per_device_train_batch_size=4, num_generations=2, max_completion_length=4,
+        max_steps=3, logging_steps=1, log_completions=True, report_to=[], use_cpu=True, save_strategy="no", bf16=False,
+    )  # fmt: skip
+    trainer = trl.GRPOTrainer(
+        model=transformers.LlamaForCausalLM(config), reward_funcs=remainder, args=options, processing_class=tokenizer,
+        train_dataset=datasets.Dataset.from_dict({"prompt": ["a b", "b c", "c a"] * 4}),
+    )  # fmt: skip
+    trainer.train()
+    table = from_trl_log(tmp_path, num_generations=2)
+    np.testing.assert_array_equal(table.values, np.array(seen).reshape(-1, 2))
+    with pytest.raises(ValueError, match="log_completions=True"):
+        from_trl_log(trainer.state.log_history, num_generations=2)
