@@ -6,9 +6,11 @@ A function of its own: the run works in inference mode, which forbids them.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch.utils.checkpoint import checkpoint
 
 from rankdiag._validate import choice, describe
@@ -19,11 +21,13 @@ from rankdiag.language_models._model import Subject, adapt, untouched
 from rankdiag.language_models._outputs import LogProbs
 from rankdiag.language_models._plan import plan
 
-__all__ = ["gradients", "selected_parameters"]
+__all__ = ["fold_gradients", "gradients", "selected_parameters"]
 
 _ENTRIES = 1 << 24  # logits alive at a time in the backward pass
 
 Chooser = Sequence[str] | Callable[[str, Any], bool] | None
+Gradient = tuple[torch.Tensor, ...]
+T = TypeVar("T")
 
 
 def gradients(
@@ -74,16 +78,40 @@ def gradients(
     ...     print(group, tuple(chosen[0].shape), bool((chosen[0] == rejected[0]).all()))
     0 (12, 8) False
     """
+    return fold_gradients(model, data, tuple, parameters=parameters, layout=layout)
+
+
+def fold_gradients(
+    model: Any,
+    data: Encoded,
+    fold: Callable[[Iterator[Gradient]], T],
+    *,
+    parameters: Chooser = None,
+    layout: str = "auto",
+    coefficients: NDArray[np.float64] | None = None,
+) -> Iterator[tuple[int, T]]:
+    """Yield what a function makes of the gradients of each group, which it is given one by one.
+
+    Parameters
+    ----------
+    model, data, parameters, layout
+        As in `gradients`.
+    fold : callable
+        Called once for each group with an iterator over gradients; only those that it keeps stay in memory.
+    coefficients : ndarray of float64, shape (m, rows of the data), optional
+        The gradients of m weighted sums of the log-probabilities of the responses of each group, instead of those of
+        single responses: m backward passes. Sums that are all 0 in a group are left out there.
+    """
     subject = adapt(model, "model")
     chosen = list(selected_parameters(subject, parameters).values())
     made = plan(data, subject, [LogProbs()], layout=cast(Any, choice(layout, "layout", ("auto", "plain", "packed"))))
     source = made.source
 
-    def groups() -> Iterator[tuple[int, tuple[tuple[torch.Tensor, ...], ...]]]:
+    def groups() -> Iterator[tuple[int, T]]:
         packed = {group for batch in made.batches if batch.layout == "packed" for group in batch.groups}
         for group in (index for index, status in enumerate(data.status) if status == "ok"):
             with untouched([subject], gradients=True):
-                found = _group(subject, source, group, group in packed, chosen)
+                found = fold(_group(subject, source, group, group in packed, chosen, coefficients))
             yield group, found
 
     return groups()
@@ -129,18 +157,24 @@ def selected_parameters(subject: Subject, parameters: Chooser) -> dict[str, torc
 
 
 def _group(
-    subject: Subject, source: Rows, group: int, packed: bool, parameters: Sequence[torch.nn.Parameter]
-) -> tuple[tuple[torch.Tensor, ...], ...]:
+    subject: Subject,
+    source: Rows,
+    group: int,
+    packed: bool,
+    parameters: Sequence[torch.nn.Parameter],
+    coefficients: NDArray[np.float64] | None,
+) -> Iterator[Gradient]:
     feed = feed_packed(source, [Tree.grow(source, [group])]) if packed else feed_plain(source, source.of_group(group))
     sums = response_log_probs(subject, feed)
-    found = []
-    for place, value in enumerate(sums):
-        last = place + 1 == len(sums)
+    if coefficients is None:
+        values = list(sums)
+    else:
+        weights = torch.from_numpy(np.ascontiguousarray(coefficients[:, feed.rows])).to(sums)
+        values = list((weights[weights.any(dim=1)] * sums).sum(dim=1))
+    for place, value in enumerate(values):
+        last = place + 1 == len(values)
         parts = torch.autograd.grad(value, list(parameters), retain_graph=not last, allow_unused=True)
-        found.append(
-            tuple(torch.zeros_like(p) if part is None else part for p, part in zip(parameters, parts, strict=True))
-        )
-    return tuple(found)
+        yield tuple(torch.zeros_like(p) if part is None else part for p, part in zip(parameters, parts, strict=True))
 
 
 def response_log_probs(subject: Subject, feed: Feed) -> torch.Tensor:

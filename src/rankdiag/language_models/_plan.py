@@ -64,6 +64,8 @@ class Plan:
         Attention implementation of each model.
     columns : tuple of str
         Columns of the outputs it was made for.
+    groups : tuple of int or None
+        Positions of the groups it was asked to run; None where that is all.
     source : Rows
         The data under its convention for the end of a response.
     subjects : tuple of Subject
@@ -101,6 +103,7 @@ class Plan:
     self_check: SelfCheck
     attention: tuple[str, ...]
     columns: tuple[str, ...]
+    groups: tuple[int, ...] | None = dataclasses.field(default=None, repr=False)
     source: Rows = dataclasses.field(repr=False)
     subjects: tuple[Subject, ...] = dataclasses.field(repr=False)
     steps: int = 0
@@ -169,6 +172,7 @@ class Plan:
             "attention": list(self.attention),
             "self_check": self.self_check.verdict,
             "n_groups": len(self.data),
+            **({} if self.groups is None else {"groups": list(self.groups)}),
             "data": self.data.fingerprint,
             "tokenizer": dict(self.data.tokenizer),
             "models": [model_fingerprint(subject.given) for subject in self.subjects],
@@ -197,6 +201,7 @@ def plan(
     token_budget: int | None = None,
     response_end: Literal["given", "implied_eos"] = "given",
     checked: SelfCheck | None = None,
+    groups: Sequence[int] | None = None,
 ) -> Plan:
     """Plan a run: check the data against the models, choose the layout, make batches.
 
@@ -217,6 +222,8 @@ def plan(
         Whether a response ends where its ids end, or with one EOS more.
     checked : SelfCheck, optional
         Of an earlier plan for the same models: it is believed, and the comparison of the layouts not made again.
+    groups : sequence of int, optional
+        Positions of the groups to run; None takes all that can be run.
 
     Returns
     -------
@@ -255,7 +262,7 @@ def plan(
     if "states_b" in needs and len(subjects) != 2:
         raise ValueError(f"`models` must be two models for a comparison of both; got {len(subjects)}")
     source = Rows(data=data, implied_eos=end == "implied_eos", feed_last="last" in needs)
-    usable = [group for group, status in enumerate(data.status) if status == "ok"]
+    usable = _usable(data, groups)
     if "logits" in needs and end == "implied_eos" and data.tokenizer.get("eos") is None and usable:
         raise ValueError(
             "`response_end='implied_eos'` needs the id of the EOS token for log-probabilities; the data was encoded "
@@ -315,6 +322,7 @@ def plan(
         self_check=check,
         attention=tuple(subject.attention for subject in subjects),
         columns=tuple(name for output in wanted for name in output.columns),
+        groups=None if groups is None else tuple(usable),
         source=source,
         subjects=subjects,
         steps=sum(len(forwards_of(source, batch.trees, batch.groups, budget, whole, turn)) for batch in batches),
@@ -322,6 +330,16 @@ def plan(
         turning_length=turn,
         spare=batches[-1] if batches else None,
     )
+
+
+def _usable(data: Encoded, groups: Sequence[int] | None) -> list[int]:
+    usable = [group for group, status in enumerate(data.status) if status == "ok"]
+    if groups is None:
+        return usable
+    if isinstance(groups, (str, bytes, Mapping)) or not isinstance(groups, Sequence):
+        raise TypeError(f"`groups` must be a sequence of positions; got {describe(groups)}")
+    wanted = {integer(group, "groups", low=0, high=len(data) - 1) for group in groups}
+    return [group for group in usable if group in wanted]
 
 
 def subjects_of(models: Any) -> tuple[Subject, ...]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, cast
 
@@ -228,7 +227,7 @@ def token_contributions(model: Any, data: EncodedPreferences, pairs: Sequence[in
     if head is None or not pairs or head.scale != 1.0 or head.cap is not None or head.bias is not None:
         return {}
     outputs: list[Any] = [_outputs.States()]
-    made = plan(_some(data, set(pairs)), model, outputs)
+    made = plan(data, model, outputs, groups=pairs)
     source = Rows(data=data, implied_eos=False, feed_last=False)
     states: dict[tuple[int, int], Any] = {}
     for columns in _run.run(model, made, outputs):
@@ -246,12 +245,6 @@ def token_contributions(model: Any, data: EncodedPreferences, pairs: Sequence[in
         )
         found[pair] = [float(value) for value in dynamics.token_contributions]
     return found
-
-
-def _some(data: EncodedPreferences, pairs: set[int]) -> EncodedPreferences:
-    """Return the data with every other pair marked as not to be run."""
-    status = tuple(word if index in pairs or word != "ok" else "too_long" for index, word in enumerate(data.status))
-    return dataclasses.replace(data, status=status, fingerprint="")
 
 
 def head_pressure(

@@ -49,6 +49,11 @@ from rankdiag.rewards._pairs import pair_weights as pair_weights
 from rankdiag.rewards._policies import EnumeratedAutoregressive as EnumeratedAutoregressive
 from rankdiag.rewards._policies import LogLinearPolicy as LogLinearPolicy
 from rankdiag.rewards._policies import TabularPolicy as TabularPolicy
+from rankdiag.rewards._rollouts import Rollouts as Rollouts
+from rankdiag.rewards._rollouts import Sampler as Sampler
+from rankdiag.rewards._rollouts import TableSampler as TableSampler
+from rankdiag.rewards._rollouts import from_sampler as from_sampler
+from rankdiag.rewards._rollouts import score_rollouts as score_rollouts
 from rankdiag.rewards._summary import NormalisedVariance as NormalisedVariance
 from rankdiag.rewards._summary import RewardNormalizer as RewardNormalizer
 from rankdiag.rewards._summary import RewardSummary as RewardSummary
@@ -76,10 +81,6 @@ from rankdiag.rewards._zero_std import zero_std_at_k as zero_std_at_k
 from rankdiag.rewards._zero_std import zero_std_probability as zero_std_probability
 from rankdiag.rewards.from_models import GradientNorm as GradientNorm
 from rankdiag.rewards.from_models import HFSampler as HFSampler
-from rankdiag.rewards.from_models import Rollouts as Rollouts
-from rankdiag.rewards.from_models import Sampler as Sampler
-from rankdiag.rewards.from_models import TableSampler as TableSampler
 from rankdiag.rewards.from_models import expected_gradient_norm as expected_gradient_norm
-from rankdiag.rewards.from_models import from_sampler as from_sampler
-from rankdiag.rewards.from_models import score_rollouts as score_rollouts
+from rankdiag.rewards.from_models import implicit_rewards as implicit_rewards
 from rankdiag.rewards.from_models import sequence_rewards as sequence_rewards

@@ -1,0 +1,193 @@
+"""Squared norms of policy gradients of real models, against autograd and the definitions."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from oracles.rewards_gradients import by_parts, by_quadruples, noise, scores
+from rankdiag import result_from_json
+from rankdiag.language_models import encode
+from rankdiag.rewards import Rollouts, expected_gradient_norm
+from rankdiag.testing import tiny_language_model
+
+PROMPTS = [[1, 2], [3], [4, 5, 6]]
+RESPONSES = [
+    [[3, 4], [5], [3, 6, 7], [8, 8], [3, 4, 9]],
+    [[1], [2], [3], [4], [5]],
+    [[7, 7], [7, 7], [1, 2, 3], [4], [5, 6]],
+]
+REWARDS = np.array([[1.0, 0.0, 0.5, 0.25, -1.0], [0.0, 0.0, 1.0, 0.0, 0.0], [2.0, 2.0, 2.0, 2.0, 2.0]])
+CHOICES = {
+    "lm_head": ("lm_head", lambda name: name == "lm_head.weight"),
+    "all": ("all", lambda name: True),
+    "names": (["lm_head.weight", "base_model.places"], lambda name: name in {"lm_head.weight", "base_model.places"}),
+    "predicate": (lambda name, parameter: "mixing" in name, lambda name: "mixing" in name),
+}
+
+
+@pytest.fixture(scope="module")
+def model():
+    return tiny_language_model().double()
+
+
+def data():
+    return encode(
+        [{"prompt_ids": p, "responses_ids": r} for p, r in zip(PROMPTS, RESPONSES, strict=True)], kind="responses"
+    )
+
+
+def matrices(model, chosen):
+    return [scores(model, prompt, responses, chosen) for prompt, responses in zip(PROMPTS, RESPONSES, strict=True)]
+
+
+@pytest.mark.parametrize("kind", CHOICES)
+def test_gram_is_the_mean_over_quadruples_of_explicit_scores(model, kind):
+    params, chosen = CHOICES[kind]
+    found = expected_gradient_norm(model, data(), REWARDS, params=params, estimator="gram")
+    for place, matrix in enumerate(matrices(model, chosen)):
+        rewards = REWARDS[place]
+        assert found.squared_norm[place] == pytest.approx(by_quadruples(rewards, matrix), rel=1e-9, abs=1e-12)
+        top = float(np.linalg.eigvalsh(matrix @ matrix.T)[-1]) / len(rewards)
+        assert found.fisher_top[place] == pytest.approx(top, rel=1e-9)
+        std = rewards.std(ddof=1)
+        assert found.fisher_bound[place] == pytest.approx(std * np.sqrt(top), rel=1e-9, abs=1e-12)
+        assert found.norm[place] == pytest.approx(np.sqrt(max(0.0, found.squared_norm[place])))
+        if std > 0:
+            assert found.alignment[place] == pytest.approx(found.norm[place] / found.fisher_bound[place])
+            share = max(0.0, found.squared_norm[place]) / (noise(rewards, matrix) / len(rewards))
+            assert found.snr[place] == pytest.approx(share, rel=1e-8)
+
+
+@pytest.mark.parametrize("kind", CHOICES)
+def test_groups_multiply_gradients_of_parts(model, kind):
+    params, chosen = CHOICES[kind]
+    found = expected_gradient_norm(model, data(), REWARDS, params=params, estimator="groups", rng=3)
+    generator = np.random.default_rng(3)
+    for place, matrix in enumerate(matrices(model, chosen)):
+        parts = np.array_split(generator.permutation(5), 2)
+        expected = by_parts(REWARDS[place], matrix, parts)
+        assert found.squared_norm[place] == pytest.approx(expected, rel=1e-8, abs=1e-12)
+    assert found.squared_norm[2] == 0.0
+
+
+@pytest.mark.parametrize("kind", ["lm_head", "all"])
+def test_jvp_squares_covariances_along_random_directions(model, kind):
+    params, chosen = CHOICES[kind]
+    found = expected_gradient_norm(model, data(), REWARDS, params=params, estimator="jvp", probes=3, rng=5)
+    generator = np.random.default_rng(5)
+    shapes = [tuple(p.shape) for name, p in model.named_parameters() if chosen(name)]
+    draws = [
+        np.concatenate([generator.standard_normal(shape, dtype=np.float32).ravel() for shape in shapes]).astype(float)
+        for _ in range(3)
+    ]
+    for place, matrix in enumerate(matrices(model, chosen)):
+        expected = np.mean([by_quadruples(REWARDS[place], (matrix @ draw)[:, None]) for draw in draws])
+        assert found.squared_norm[place] == pytest.approx(expected, rel=1e-6, abs=1e-10)
+    assert np.isnan(found.fisher_top).all()
+
+
+def test_many_probes_agree_with_the_gram(model):
+    exact = expected_gradient_norm(model, data(), REWARDS, estimator="gram").squared_norm
+    many = expected_gradient_norm(model, data(), REWARDS, estimator="jvp", probes=400, rng=0).squared_norm
+    assert abs(many[0] - exact[0]) < 0.35 * abs(exact[0])  # the law of one probe is a chi square: 7 % for each sigma
+
+
+def test_parts_of_two_average_to_the_gram(model):
+    """Over all three ways to deal four rollouts to two parts the products are the mean over quadruples, exactly."""
+    four = encode([{"prompt_ids": PROMPTS[0], "responses_ids": RESPONSES[0][:4]}], kind="responses")
+    rewards = REWARDS[:1, :4]
+    exact = expected_gradient_norm(model, four, rewards, estimator="gram").squared_norm[0]
+    seen = {
+        round(float(expected_gradient_norm(model, four, rewards, groups=2, rng=seed).squared_norm[0]), 9)
+        for seed in range(30)
+    }
+    assert len(seen) == 3
+    assert np.mean(list(seen)) == pytest.approx(exact, abs=1e-8)
+
+
+def test_unscorable_rollouts_are_left_out(model):
+    rewards = REWARDS.copy()
+    rewards[0, 2] = np.nan
+    rewards[1, :2] = np.nan
+    for estimator in ("gram", "groups", "jvp"):
+        found = expected_gradient_norm(model, data(), rewards, estimator=estimator, rng=1)
+        assert found.n_rollouts.tolist() == [4, 3, 5]
+        assert np.isnan(found.squared_norm[1]) and np.isnan(found.snr[1])
+        assert "fewer than 4 scorable" in next(iter(found.meta.skipped.values()))
+    kept = [row for place, row in enumerate(RESPONSES[0]) if place != 2]
+    small = encode([{"prompt_ids": PROMPTS[0], "responses_ids": kept}], kind="responses")
+    alone = expected_gradient_norm(model, small, rewards[:1, [0, 1, 3, 4]], estimator="gram")
+    whole = expected_gradient_norm(model, data(), rewards, estimator="gram")
+    assert whole.squared_norm[0] == pytest.approx(alone.squared_norm[0], rel=1e-9)
+
+
+@pytest.mark.parametrize("estimator", ["gram", "groups", "jvp"])
+def test_prompts_may_have_different_numbers_of_rollouts(model, estimator):
+    ragged = encode(
+        [
+            {"prompt_ids": PROMPTS[0], "responses_ids": RESPONSES[0]},
+            {"prompt_ids": PROMPTS[1], "responses_ids": RESPONSES[1][:4]},
+        ],
+        kind="responses",
+    )
+    rewards = np.array([REWARDS[0], [*REWARDS[1, :4], np.nan]])
+    found = expected_gradient_norm(model, ragged, rewards, estimator=estimator, rng=2)
+    assert found.n_rollouts.tolist() == [5, 4]
+    assert np.isfinite(found.squared_norm).all()
+    if estimator == "gram":
+        matrix = scores(model, PROMPTS[1], RESPONSES[1][:4], lambda name: name == "lm_head.weight")
+        assert found.squared_norm[1] == pytest.approx(by_quadruples(rewards[1, :4], matrix), rel=1e-9, abs=1e-12)
+
+
+def test_a_shift_of_rewards_changes_nothing_and_a_scale_squares(model):
+    base = expected_gradient_norm(model, data(), REWARDS, estimator="gram")
+    moved = expected_gradient_norm(model, data(), REWARDS + 7.0, estimator="gram")
+    scaled = expected_gradient_norm(model, data(), 3.0 * REWARDS, estimator="gram")
+    np.testing.assert_allclose(moved.squared_norm, base.squared_norm, rtol=1e-8, atol=1e-12)
+    np.testing.assert_allclose(scaled.squared_norm, 9.0 * base.squared_norm, rtol=1e-8, atol=1e-12)
+    np.testing.assert_allclose(scaled.alignment, base.alignment, rtol=1e-8)
+
+
+def test_the_model_is_left_as_it_was(model):
+    import torch
+
+    before = {name: p.detach().clone() for name, p in model.named_parameters()}
+    model.train()
+    state = torch.random.get_rng_state()
+    for estimator in ("gram", "groups", "jvp"):
+        expected_gradient_norm(model, data(), REWARDS, params="all", estimator=estimator, rng=0, probes=1)
+    assert model.training
+    assert bool((torch.random.get_rng_state() == state).all())
+    assert all(p.grad is None and bool((p == before[name]).all()) for name, p in model.named_parameters())
+    model.eval()
+
+
+def test_a_result_travels(model):
+    found = expected_gradient_norm(model, data(), REWARDS, estimator="gram")
+    assert result_from_json(found.to_json()) == found
+    assert "Prompts with the smallest gradients" in found.summary()
+    assert "no spread of rewards" in found.explanation
+    assert found.meta.ddof == 1
+
+
+def test_refusals(model):
+    responses = data()
+    cases = [
+        (lambda: expected_gradient_norm(model, responses, REWARDS[:2]), ValueError, "`rewards` must have one row"),
+        (lambda: expected_gradient_norm(model, responses, REWARDS[:, :4]), ValueError, "up to 5 rollouts"),
+        (lambda: expected_gradient_norm(model, responses, np.ones((3, 6))), ValueError, "more rewards than prompt"),
+        (lambda: expected_gradient_norm(model, [[1]], REWARDS), TypeError, "`rollouts` must be"),
+        (lambda: expected_gradient_norm(model, responses, REWARDS, params="head"), ValueError, "`params`"),
+        (lambda: expected_gradient_norm(model, responses, REWARDS, params=["nothing"]), ValueError, "`parameters`"),
+        (lambda: expected_gradient_norm(model, responses, REWARDS, estimator="mean"), ValueError, "`estimator`"),
+        (lambda: expected_gradient_norm(model, responses, REWARDS, groups=1), ValueError, "`groups`"),
+        (lambda: expected_gradient_norm(model, responses, REWARDS, probes=0), ValueError, "`probes`"),
+        (lambda: expected_gradient_norm(len, responses, REWARDS, estimator="jvp"), ValueError, "output projection"),
+    ]
+    for call, kind, said in cases:
+        with pytest.raises(kind, match=said):
+            call()
+    texts = Rollouts(prompts=("a",), texts=(("b", "c"),))
+    with pytest.raises(ValueError, match="no token ids"):
+        expected_gradient_norm(model, texts, [[1.0, 0.0]])
