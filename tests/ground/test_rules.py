@@ -56,8 +56,8 @@ def test_words():
         ("ratio = 1", "COLUMN OP NUMBER"),
         ("ratio < 1 2", "COLUMN OP NUMBER"),
         ("1 < ratio", "COLUMN OP NUMBER"),
-        ("ratio < x", "must end in a number; got 'x'"),
-        ("ratio < nan", "must end in a number"),
+        ("ratio < x", "must end in a finite number; got 'x'"),
+        ("ratio < nan", "must end in a finite number"),
         ("nothing < 1", "one of the columns ratio; got 'nothing'"),
     ],
 )

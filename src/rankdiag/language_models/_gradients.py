@@ -11,7 +11,8 @@ from typing import Any, cast
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from rankdiag._validate import choice, describe
+from rankdiag._progress import Progress
+from rankdiag._validate import boolean, choice, describe
 from rankdiag.language_models._checks import forward
 from rankdiag.language_models._encoded import Encoded
 from rankdiag.language_models._layout import Feed, Rows, Tree, feed_packed, feed_plain
@@ -27,7 +28,7 @@ Chooser = Sequence[str] | Callable[[str, Any], bool] | None
 
 
 def gradients(
-    model: Any, data: Encoded, *, parameters: Chooser = None, layout: str = "auto"
+    model: Any, data: Encoded, *, parameters: Chooser = None, layout: str = "auto", progress: bool = False
 ) -> Iterator[tuple[int, tuple[tuple[torch.Tensor, ...], ...]]]:
     """Yield the gradients of the log-probability of every response of one group after the other.
 
@@ -41,6 +42,8 @@ def gradients(
         Which parameters, by their names in ``model.named_parameters()``; None takes all that require a gradient.
     layout : {"auto", "plain", "packed"}
         Whether the responses of a group share one forward.
+    progress : bool
+        Whether to draw a progress bar.
 
     Yields
     ------
@@ -77,14 +80,17 @@ def gradients(
     subject = adapt(model, "model")
     chosen = list(selected_parameters(subject, parameters).values())
     made = plan(data, subject, [LogProbs()], layout=cast(Any, choice(layout, "layout", ("auto", "plain", "packed"))))
-    source = made.source
+    source, shown = made.source, boolean(progress, "progress")
 
     def groups() -> Iterator[tuple[int, tuple[tuple[torch.Tensor, ...], ...]]]:
         packed = {group for batch in made.batches if batch.layout == "packed" for group in batch.groups}
-        for group in (index for index, status in enumerate(data.status) if status == "ok"):
-            with untouched([subject], gradients=True):
-                found = _group(subject, source, group, group in packed, chosen)
-            yield group, found
+        usable = [index for index, status in enumerate(data.status) if status == "ok"]
+        with Progress(shown, total=len(usable), label="gradients", unit="group") as bar:
+            for group in usable:
+                with untouched([subject], gradients=True):
+                    found = _group(subject, source, group, group in packed, chosen)
+                yield group, found
+                bar.advance(1)
 
     return groups()
 

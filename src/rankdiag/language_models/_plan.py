@@ -170,6 +170,7 @@ class Plan:
             "self_check": self.self_check.verdict,
             "n_groups": len(self.data),
             "data": self.data.fingerprint,
+            "records": self.data.records,
             "tokenizer": dict(self.data.tokenizer),
             "models": [model_fingerprint(subject.given) for subject in self.subjects],
         }

@@ -31,7 +31,7 @@ _WORST = 15
 _UNLEARNING, _UNLEARNING_TOKEN = -10.0, -0.1  # nats: experience of what such runs look like, no threshold of a source
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class DisplacementReport(PairColumns):
     """Change of the log-probabilities of preference pairs between two models.
 
@@ -81,6 +81,7 @@ class DisplacementReport(PairColumns):
     """
 
     tag: ClassVar[str] = "preference.DisplacementReport"
+    judged: ClassVar[bool] = False
     rule_names: ClassVar[tuple[str, ...]] = (
         "delta_chosen",
         "delta_rejected",
@@ -348,7 +349,8 @@ def displacement_report(
         _refuse_positive(entry, label)
     use = before.usable & after.usable & reference.usable
     if not use.any():
-        raise ValueError(f"no pair has log-probabilities in `before`, `after` and `{named}`; at least one is needed")
+        sides = "`before` and `after`" if ref is None else "`before`, `after` and `ref`"
+        raise ValueError(f"no pair has log-probabilities in {sides}; at least one is needed")
     start, end = (_weights(loss, beta, loss_options, record, reference, use) for record in (before, after))
     down = np.full(len(use), np.nan)
     delta_chosen, delta_rejected = down.copy(), down.copy()
@@ -408,9 +410,21 @@ def displacement_report(
                 "beta": None if beta is None else float(beta),
                 "bootstrap resamples": _RESAMPLES,
                 "reference": named,
+                **_origins({"before": before, "after": after, **({} if ref is None else {"ref": ref})}),
             },
         ),
     )
+
+
+def _origins(records: Mapping[str, LogProbs]) -> dict[str, Any]:
+    """Return which models and data records are of, as far as they say."""
+    found: dict[str, Any] = {}
+    for label, record in records.items():
+        details = record.meta.details
+        found |= {f"{label} {name}": details[name] for name in ("model", "weights") if details.get(name)}
+        if details.get("data"):
+            found["data"] = details["data"]
+    return found
 
 
 def _same_pairs(before: Any, other: Any, name: str) -> None:
@@ -429,6 +443,12 @@ def _same_pairs(before: Any, other: Any, name: str) -> None:
         raise ValueError(f"`before` and `{name}` must both have keys, or neither")
     if len(before) != len(other):
         raise ValueError(f"`{name}` must hold {len(before)} pairs, as `before` does; got {len(other)}")
+    data = [record.meta.details.get("data") for record in (before, other)]
+    if None not in data and data[0] != data[1]:
+        raise ValueError(
+            f"`{name}` must be of the data of `before`: other token ids, or other options of encoding; both must be "
+            "encoded alike"
+        )
     both = before.usable & other.usable
     for side in ("n_chosen", "n_rejected"):
         different = both & (getattr(before, side) != getattr(other, side))

@@ -96,6 +96,10 @@ class PairColumns(Result):
     def __len__(self) -> int:
         return len(self.keys)
 
+    def __repr__(self) -> str:
+        usable = int(self.usable.sum())
+        return f"{type(self).__name__}({len(self)} pairs, {usable} usable; {', '.join(self.columns)})"
+
     @property
     def usable(self) -> NDArray[np.bool_]:
         """Whether each pair is usable; a pair with two identical responses is not, whatever its score."""
