@@ -18,7 +18,16 @@ from numpy.typing import NDArray
 from rankdiag._optional import is_loaded
 from rankdiag._validate import describe
 
-__all__ = ["as_float64", "input_dtype", "is_torch", "machine_eps", "memory_limit", "refuse_size", "require_finite"]
+__all__ = [
+    "as_float64",
+    "histogram",
+    "input_dtype",
+    "is_torch",
+    "machine_eps",
+    "memory_limit",
+    "refuse_size",
+    "require_finite",
+]
 
 _GROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
 _SMALL = 1 << 28  # bytes that need no look at the limit
@@ -254,3 +263,28 @@ def require_finite(array: NDArray[Any], name: str) -> None:
         f"`{name}` has {count} non-finite {entries} (NaN or infinity), the first at index {first}; got shape "
         f"{array.shape}"
     )
+
+
+def histogram(values: NDArray[np.float64], bins: int) -> tuple[list[float], list[int]]:
+    """Count finite values in bins of equal width, for a plot.
+
+    Parameters
+    ----------
+    values : ndarray of float64
+        Finite, at least one.
+    bins : int
+        Bins at most; values that differ by rounding alone share one.
+
+    Returns
+    -------
+    centres : list of float
+        Middle of each bin.
+    counts : list of int
+        How many values lie in it.
+    """
+    low, high = float(values.min()), float(values.max())
+    size = max(abs(low), abs(high))
+    if high / 4 - low / 4 <= 16 * bins * np.finfo(np.float64).eps * size:
+        return [low / 2 + high / 2], [len(values)]
+    counts, edges = np.histogram(values / 4, bins=max(1, min(bins, len(values))))  # a quarter: differences stay finite
+    return (2 * (edges[:-1] + edges[1:])).tolist(), counts.tolist()

@@ -49,6 +49,7 @@ class Result:
     """
 
     tag: ClassVar[str] = ""
+    judged: ClassVar[bool] = True  # False where no source sets a bound, so that the verdict is always "unknown"
 
     meta: Meta = field(default_factory=Meta)
     verdict: Verdict = "unknown"

@@ -6,6 +6,7 @@ meets a rule and never passes one in silence: it becomes a finding of severity `
 
 from __future__ import annotations
 
+import math
 import operator
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence, Set
@@ -27,7 +28,7 @@ _COMPARE: dict[str, Callable[[float, float], bool]] = {
 _RULE = re.compile(r"\s*([A-Za-z_][A-Za-z0-9_]*)\s*(<=|>=|==|!=|<|>)\s*(\S+)\s*")
 
 
-def parse_rule(rule: str, *, columns: Sequence[str] = ()) -> Threshold | Literal["alert", "warn"]:
+def parse_rule(rule: str, *, columns: Sequence[str] = (), judged: bool = True) -> Threshold | Literal["alert", "warn"]:
     """Read one rule.
 
     Parameters
@@ -36,6 +37,8 @@ def parse_rule(rule: str, *, columns: Sequence[str] = ()) -> Threshold | Literal
         ``"alert"``, ``"warn"`` or a comparison such as ``"effective_rank_ratio < 0.05"``.
     columns : sequence of str
         Columns that a comparison may name; empty allows any.
+    judged : bool
+        Whether the result has a verdict at all, which ``"alert"`` and ``"warn"`` look at.
 
     Returns
     -------
@@ -56,12 +59,17 @@ def parse_rule(rule: str, *, columns: Sequence[str] = ()) -> Threshold | Literal
     >>> rule.quantity, rule.op, rule.value
     ('effective_rank_ratio', '<', 0.05)
     """
-    return _read(rule, "rule", columns)
+    return _read(rule, "rule", columns, judged)
 
 
-def _read(text: Any, name: str, columns: Sequence[str]) -> Threshold | Literal["alert", "warn"]:
+def _read(text: Any, name: str, columns: Sequence[str], judged: bool) -> Threshold | Literal["alert", "warn"]:
     word = string(text, name).strip()
     if word in {"alert", "warn"}:
+        if not judged:
+            raise ValueError(
+                f"`{name}` must be COLUMN OP NUMBER here, for no source sets a bound on these numbers and the verdict "
+                f"is always 'unknown'; got {describe(word)}. Columns: {', '.join(columns)}"
+            )
         return cast(Literal["alert", "warn"], word)
     match = _RULE.fullmatch(text)
     if match is None:
@@ -74,8 +82,8 @@ def _read(text: Any, name: str, columns: Sequence[str]) -> Threshold | Literal["
         value = float(number)
     except ValueError:
         value = float("nan")
-    if value != value:
-        raise ValueError(f"`{name}` must end in a number; got {number!r} in {text!r}")
+    if not math.isfinite(value):
+        raise ValueError(f"`{name}` must end in a finite number; got {number!r} in {text!r}")
     if columns and quantity not in columns:
         raise ValueError(f"`{name}` must name one of the columns {', '.join(columns)}; got {quantity!r} in {text!r}")
     return Threshold(quantity=quantity, op=cast(Any, op), value=value, severity="alert", source="set by the user")
@@ -115,7 +123,7 @@ def flag(result: Result, rules: Iterable[str | Threshold]) -> tuple[Finding, ...
         raise TypeError(f"`rules` must be a sequence of rules; got {describe(rules)}")
     found: list[Finding] = []
     for rule in rules:
-        parsed = rule if isinstance(rule, Threshold) else _read(rule, "rules", rule_columns(result))
+        parsed = rule if isinstance(rule, Threshold) else _read(rule, "rules", rule_columns(result), result.judged)
         if isinstance(parsed, Threshold):
             found += _compare(result, parsed)
         elif result.verdict == "alert" or (parsed == "warn" and result.verdict == "warn"):
@@ -138,6 +146,11 @@ def _compare(result: Result, rule: Threshold) -> list[Finding]:
         rows = [(key, value if good else None) for key, value, good in named]
     elif hasattr(result, rule.quantity):
         rows = [("", getattr(result, rule.quantity))]
+    elif rule.quantity in rule_columns(result):
+        raise ValueError(
+            f"`rules` must name a column that was computed, {', '.join(getattr(result, 'columns', ()))}; "
+            f"{rule.quantity!r} was not"
+        )
     else:
         raise ValueError(f"`rules` must name fields of {type(result).__name__}; got {rule.quantity!r}")
     found = []

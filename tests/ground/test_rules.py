@@ -35,7 +35,7 @@ class One(Result):
     number: float = 1.0
 
 
-@given(st.sampled_from(sorted(OPS)), st.floats(allow_nan=False), st.sampled_from(["", " ", "  "]))
+@given(st.sampled_from(sorted(OPS)), st.floats(allow_nan=False, allow_infinity=False), st.sampled_from(["", " ", "  "]))
 def test_comparisons_are_read_exactly(op, value, space):
     rule = parse_rule(f"{space}ratio{space}{op}{space}{value!r}{space}")
     assert (rule.quantity, rule.op, rule.value, rule.severity) == ("ratio", op, value, "alert")
@@ -56,8 +56,8 @@ def test_words():
         ("ratio = 1", "COLUMN OP NUMBER"),
         ("ratio < 1 2", "COLUMN OP NUMBER"),
         ("1 < ratio", "COLUMN OP NUMBER"),
-        ("ratio < x", "must end in a number; got 'x'"),
-        ("ratio < nan", "must end in a number"),
+        ("ratio < x", "must end in a finite number; got 'x'"),
+        ("ratio < nan", "must end in a finite number"),
         ("nothing < 1", "one of the columns ratio; got 'nothing'"),
     ],
 )

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from rankdiag.language_models._records import RecordsDigest
 from rankdiag.preference import PreferenceScores, export, keep_lowest
-from rankdiag.preference._export import records_fingerprint
 
 ROWS = [
     {"prompt": "a", "chosen": "b", "rejected": "c", "extra": {"deep": ["1", None, "é"]}},
@@ -30,6 +30,13 @@ def scores(values=(0.5, -0.5, 0.0), **options) -> PreferenceScores:
         scores={"ln_ches": values, **lengths},
         **options,
     )
+
+
+def records_fingerprint(rows: list[dict]) -> str:
+    digest = RecordsDigest()
+    for row in rows:
+        digest.add(row)
+    return digest.hexdigest()
 
 
 def lines(path: Path) -> list[dict]:
@@ -148,3 +155,28 @@ def test_any_rows_in_any_order_survive(tmp_path_factory, rows, data):
     target = tmp_path_factory.mktemp("any") / "kept.jsonl"
     export(places, rows, target)
     assert lines(target) == [rows[place] for place in places]
+
+
+def test_scores_of_real_pairs_know_the_order_of_their_records(tmp_path):
+    """Scores that a model gave refuse the same pairs in another order, which have the same keys, positions."""
+    from rankdiag.language_models import encode_preferences
+    from rankdiag.preference import score_preferences
+    from rankdiag.testing import tiny_language_model
+
+    rows = [{"prompt_ids": [1, 2], "chosen_ids": [3, 4 + i], "rejected_ids": [5, 6 + i]} for i in range(4)]
+    scored = score_preferences(tiny_language_model(), encode_preferences(rows))
+    assert export(keep_lowest(scored, n=2), rows, tmp_path / "kept.jsonl", scores=scored).exists()
+    for other in (rows[::-1], [*rows[:3], {**rows[3], "more": 1}]):
+        with pytest.raises(ValueError, match="another fingerprint"):
+            export(keep_lowest(scored, n=2), other, tmp_path / "wrong.jsonl", scores=scored)
+    assert not (tmp_path / "wrong.jsonl").exists()
+
+
+def test_keys_in_a_column_of_another_name(tmp_path):
+    rows = [{**row, "id": f"r{place}"} for place, row in enumerate(ROWS)]
+    named = dataclasses.replace(scores(), keys=("r0", "r1", "r2"))
+    with pytest.raises(ValueError, match="name it with `key`"):
+        export([0], rows, tmp_path / "kept.jsonl", scores=named)
+    export([0], rows, tmp_path / "kept.jsonl", scores=named, key="id", rule="by hand")
+    facts = json.loads((tmp_path / "kept.jsonl.manifest.json").read_text())
+    assert facts["rule"] == "by hand"

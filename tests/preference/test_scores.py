@@ -104,7 +104,8 @@ def test_the_worst_pairs_are_the_first_of_a_stable_sort(values, n, data):
 def test_the_first_sentence_is_the_answer_and_says_how_far_to_trust_it():
     text = make([0.5, -0.5, 0.1, 0.2]).summary()
     first = " ".join(text.split())
-    assert "75% of 4 usable pairs have CHES above 0" in first
+    assert "CHES ranks 4 usable pairs" in first
+    assert "above 0 for 75% of them, and its sign is often wrong" in first
     assert evidence_sentence("ches") in first
     with_head = " ".join(make([0.5, -0.5], head=[-1.0, -2.0]).summary().split())
     assert "0% of 2 usable pairs have the head-level score above 0" in with_head

@@ -8,9 +8,11 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import shutil
 import sys
-from collections.abc import Iterator
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
@@ -20,9 +22,10 @@ from rankdiag._result import Result, Table
 from rankdiag._rules import flag, parse_rule, rule_columns
 from rankdiag._text import clean
 
-__all__ = ["add_output_arguments", "check_output", "deliver", "wants_progress"]
+__all__ = ["add_output_arguments", "check_output", "check_targets", "deliver", "wants_progress"]
 
 _MAX_FINDINGS = 20  # lines of met rules on standard error; a dataset has many rows
+_SUFFIXES = (".json", ".csv", ".md", ".txt", ".jsonl", ".parquet")
 _COLOURS = {"[ok]": "32", "[WARN]": "33", "[ALERT]": "31;1"}
 
 
@@ -55,7 +58,9 @@ def wants_progress(options: argparse.Namespace) -> bool:
     return not options.quiet and sys.stderr.isatty()
 
 
-def check_output(options: argparse.Namespace, kind: type[Result]) -> None:
+def check_output(
+    options: argparse.Namespace, kind: type[Result], *, inputs: Sequence[str | None] = (), columns: Sequence[str] = ()
+) -> None:
     """Refuse rules and file names that cannot work, before any long computation; ends as wrong usage.
 
     Parameters
@@ -64,17 +69,62 @@ def check_output(options: argparse.Namespace, kind: type[Result]) -> None:
         Parsed arguments.
     kind : type
         Class of the result, whose columns a rule may name.
+    inputs : sequence of str
+        Files and folders that are read, which no output may replace.
+    columns : sequence of str
+        Columns that will be there, where the options decide; empty allows all of `kind`.
     """
     try:
         for text in options.fail_on:
-            parse_rule(text, columns=rule_columns(kind))
+            parse_rule(text, columns=columns or rule_columns(kind), judged=kind.judged)
     except ValueError as error:
         options.usage_error(f"argument --fail-on: {error}")
     if options.max_rows < 1:
         options.usage_error(f"argument --max-rows: must be >= 1; got {options.max_rows}")
-    for flag_name, name in (("--output", options.output), ("--html", options.html)):
-        if name is not None and not Path(name).absolute().parent.is_dir():
+    suffix = "" if options.output is None else Path(options.output).suffix.lower()
+    if options.output is not None and not options.json and suffix not in _SUFFIXES and not _is_device(options.output):
+        options.usage_error(f"argument --output: must end in {', '.join(_SUFFIXES)}; got {options.output!r}")
+    check_targets(options, {"--output": options.output, "--html": options.html}, inputs)
+
+
+def check_targets(options: argparse.Namespace, targets: Mapping[str, str | None], inputs: Sequence[str | None]) -> None:
+    """Refuse files that cannot be written, that are inputs, or that two options name; ends as wrong usage.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+        Parsed arguments.
+    targets : mapping of str to str
+        Option -> file that it names, None where it is not given.
+    inputs : sequence of str
+        Files and folders that are read.
+    """
+    read = [Path(name).resolve() for name in inputs if name is not None]
+    taken: dict[Path, str] = {}
+    for flag_name, name in targets.items():
+        if name is None or _is_device(name):
+            continue
+        path = Path(name).resolve()
+        if not path.parent.is_dir():
             options.usage_error(f"argument {flag_name}: the folder of {name!r} does not exist")
+        if path.is_dir():
+            options.usage_error(f"argument {flag_name}: must be a file; {name!r} is a folder")
+        if path in read:
+            options.usage_error(f"argument {flag_name}: {name!r} is an input, and would be replaced; take another name")
+        if path in taken:
+            options.usage_error(f"argument {flag_name}: {name!r} is what {taken[path]} writes; take another name")
+        taken[path] = flag_name
+        try:
+            with tempfile.TemporaryFile(dir=path.parent):
+                pass
+        except OSError as error:
+            options.usage_error(f"argument {flag_name}: {name!r} cannot be written ({error.strerror})")
+
+
+def _is_device(name: str) -> bool:
+    """Whether a name is that of a device or a pipe, which is written to as it is."""
+    path = Path(name)
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def deliver(result: Result, options: argparse.Namespace) -> int:
@@ -125,9 +175,18 @@ def _as_file(result: Result, suffix: str, options: argparse.Namespace) -> str:
         return str(cast(Any, result).to_csv())
     if suffix == ".jsonl":
         return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in _rows(result))
-    if isinstance(result, Table) and suffix == ".md":
-        return result.to_markdown() + "\n"
+    if suffix == ".md":
+        return _as_markdown(result, options.max_rows)
     return result.summary(max_rows=options.max_rows) + "\n"
+
+
+def _as_markdown(result: Result, max_rows: int) -> str:
+    """Return a table as a table of Markdown, and anything else as text that no reader of Markdown interprets."""
+    if isinstance(result, Table):
+        return result.to_markdown() + "\n"
+    text = result.summary(max_rows=max_rows)
+    fence = "`" * (1 + max(2, *(len(run) for run in re.findall("`+", text)), 0))
+    return f"{fence}text\n{text}\n{fence}\n"
 
 
 def _rows(result: Result) -> Iterator[dict[str, Any]]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import argparse
 import contextlib
 import dataclasses
+import json
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rankdiag._optional import optional
-from rankdiag.cli._output import add_output_arguments, check_output, deliver, wants_progress
+from rankdiag._text import clean
+from rankdiag.cli._output import add_output_arguments, check_output, check_targets, deliver, wants_progress
 
 if TYPE_CHECKING:
     from rankdiag.language_models import EncodedPreferences
@@ -60,6 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     choose.add_argument("data", metavar="DATA", help="the pairs that were scored: .jsonl, .json, .parquet or a folder")
     choose.add_argument("--split", metavar="NAME", help="split of a dataset folder")
+    choose.add_argument("--columns", metavar="OURS=THEIRS,...", help="names of columns, as in scoring; key is read")
     choose.add_argument(
         "--scores",
         metavar="FILE",
@@ -131,15 +134,21 @@ def _add_model(parser: argparse.ArgumentParser, adapter: str = "adapter of peft 
 
 def _score(options: argparse.Namespace) -> int:
     from rankdiag.preference import DisplacementScores, PreferenceScores, displacement_score, score_preferences
-    from rankdiag.preference._export import records_fingerprint
 
-    check_output(options, PreferenceScores if options.level is None else DisplacementScores)
+    _check_worst(options)
+    if options.level is None:
+        _check_rules(options)
+    check_output(
+        options,
+        PreferenceScores if options.level is None else DisplacementScores,
+        inputs=(options.data, options.model, options.journal, options.adapter),
+    )
     if options.level is not None:
         for name in ("head_score", "logps", "column", "journal"):
             if getattr(options, name):
                 options.usage_error(f"argument --{name.replace('_', '-')}: not with --level")
     records = _records(options)
-    model, tokenizer = _load(options, options.model, options.adapter)
+    model, tokenizer = _load(options, options.model, options.adapter, words=not _has_ids(options, records))
     data = _encode(options, records, tokenizer)
     common = {"layout": options.layout, "token_budget": options.token_budget, "progress": wants_progress(options)}
     result: Any
@@ -156,11 +165,66 @@ def _score(options: argparse.Namespace) -> int:
         )
     else:
         result = displacement_score(model, data, level=options.level, **common)
-    result = dataclasses.replace(result, manifest={**result.manifest, "records": records_fingerprint(records)})
     shown = result
     if options.html is not None and options.worst > 0 and result.usable.any():
         shown = _with_words(result, _named(options, records), data, model, tokenizer, options.worst)
-    return _deliver(result, shown, options)
+    code = _deliver(result, shown, options)
+    _beside(result, options)
+    return code
+
+
+def _check_worst(options: argparse.Namespace) -> None:
+    if options.worst < 0:
+        options.usage_error(f"argument --worst: must be >= 0; got {options.worst}")
+
+
+def _check_rules(options: argparse.Namespace) -> None:
+    """Refuse rules on columns that these options do not compute; ends as wrong usage."""
+    named = {text.split()[0].rstrip("<>=!") for text in options.fail_on if text.split()}
+    wanted = set(options.column or _COLUMNS)
+    optional_columns = {
+        "head": ("--head-score", options.head_score),
+        "head_positive_fraction": ("--head-score", options.head_score),
+        "chosen_logp": ("--logps", options.logps),
+        "rejected_logp": ("--logps", options.logps),
+        "near_duplicate_fraction": ("--column edit_similarity", "edit_similarity" in wanted),
+        "both_fall_fraction": ("--column relative", "relative" in wanted),
+        "length_correlation": ("--column ches", "ches" in wanted),
+        **{
+            name: (f"--column {name}", name in wanted)
+            for name in (*_COLUMNS, "cross", "chosen_sq", "rejected_sq", "swapped", "cond", "last_state_inner")
+        },
+    }
+    for name, (remedy, there) in optional_columns.items():
+        if name in named and not there:
+            options.usage_error(f"argument --fail-on: {name} is computed with {remedy} only")
+
+
+def _has_ids(options: argparse.Namespace, records: list[Any]) -> bool:
+    """Whether records hold token ids, which need no tokenizer."""
+    theirs = (_column_names(options) or {}).get("prompt_ids", "prompt_ids")
+    return bool(records) and isinstance(records[0], dict) and theirs in records[0]
+
+
+def _beside(result: Any, options: argparse.Namespace) -> None:
+    """Write beside rows what they are of, which their file cannot say, and to the terminal what a reader must know."""
+    if options.output is None:
+        return
+    path = Path(options.output)
+    if path.suffix.lower() in {".jsonl", ".parquet", ".csv"} and not options.json and path.is_file():
+        from rankdiag._files import write_text
+
+        write_text(_manifest_of(path), json.dumps(dict(result.manifest), indent=1, sort_keys=True) + "\n")
+    if not options.quiet:
+        usable = int(result.usable.sum())
+        sys.stderr.write(f"rankdiag: {usable} of {len(result)} pairs can be used; wrote {options.output}\n")
+        for note in result.document().notes:
+            if note.startswith("Warning:"):
+                sys.stderr.write(f"rankdiag: {clean(note)}\n")
+
+
+def _manifest_of(path: Path) -> Path:
+    return path.with_name(path.name + ".manifest.json")
 
 
 def _deliver(result: Any, shown: Any, options: argparse.Namespace) -> int:
@@ -180,6 +244,8 @@ def _with_words(
     from rankdiag.preference._pair_columns import TokenAttribution
     from rankdiag.preference.from_models import token_contributions
 
+    if tokenizer is None:
+        return result
     worst = result.worst_pairs(count)
     found = token_contributions(model, data, worst)
     attribution = tuple(
@@ -242,11 +308,11 @@ def _filter(options: argparse.Namespace) -> int:
     from rankdiag.preference import drop_highest, export, keep_lowest
     from rankdiag.preference._export import write_records
 
-    for flag, name in (("--output", options.output), ("--removed", options.removed)):
+    targets = {"--output": options.output, "--removed": options.removed}
+    for flag, name in targets.items():
         if name is not None and Path(name).suffix.lower() not in {".jsonl", ".parquet"}:
             options.usage_error(f"argument {flag}: must end in .jsonl or .parquet; got {name!r}")
-        if name is not None and not Path(name).absolute().parent.is_dir():
-            options.usage_error(f"argument {flag}: the folder of {name!r} does not exist")
+    check_targets(options, targets, (options.data, options.scores))
     records = _records(options)
     scores = _read_scores(Path(options.scores))
     if options.by not in scores.columns:
@@ -263,7 +329,12 @@ def _filter(options: argparse.Namespace) -> int:
     removed = _removed(scores, set(kept.tolist()), records, options.by, rule)
     if options.removed is not None:
         write_records(removed, Path(options.removed))
-    export(kept, records, options.output, scores=scores, by=options.by)
+    key = (_column_names(options) or {}).get("key", "key")
+    export(kept, records, options.output, scores=scores, by=options.by, key=key, rule=f"removed: {rule}")
+    if not scores.manifest.get("records"):
+        sys.stderr.write(
+            "rankdiag: these scores do not say which records they are of, so only number and keys were compared\n"
+        )
     unusable = sum(1 for row in removed if row["rankdiag_status"] != "ok")
     sys.stdout.write(
         f"kept {len(kept)} of {len(records)} pairs by {options.by} ({options.output}); removed {len(removed)}, "
@@ -274,6 +345,11 @@ def _filter(options: argparse.Namespace) -> int:
         share = {name: [head[i] > 0 for i in places] for name, places in _sides(scores, kept).items()}
         words = ", ".join(f"{name} {sum(flags)} of {len(flags)}" for name, flags in share.items())
         sys.stdout.write(f"head-level score above 0 (chosen predicted to fall): {words}\n")
+        high = scores.worst_pairs(max(1, len(_sides(scores, kept)["removed"])), by="head")
+        left = sum(place in set(kept.tolist()) for place in high)
+        sys.stdout.write(
+            f"of the {len(high)} pairs with the highest head-level score {left} were kept (--by head drops them)\n"
+        )
         agreement = scores.rank_correlation(options.by, "head")
         sys.stdout.write(f"rank correlation of {options.by} with the head-level score: {agreement:.2f}\n")
     return 0
@@ -337,16 +413,18 @@ def _read_scores(path: Path) -> PreferenceScores:
     rows = list(read_records(path))
     if not rows or not {"key", "status"} <= set(rows[0]):
         raise ValueError(
-            f"`--scores` must hold rows with key and status, as preference score writes them; {str(path)!r}"
+            f"`--scores` must hold rows with key and status, as preference score writes them; {str(path)!r} does not"
         )
     names = [name for name in rows[0] if name not in {"key", "status", "index"}]
     columns = {name: [np.nan if row.get(name) is None else float(row[name]) for row in rows] for name in names}
     for name in ("n_chosen", "n_rejected", "length_gap", "shared_prefix"):
         columns.setdefault(name, [np.nan] * len(rows))
+    beside = _manifest_of(path)
     return PreferenceScores(
         keys=tuple(str(row["key"]) for row in rows),
         status=tuple(str(row["status"]) for row in rows),
         scores={name: np.array(values) for name, values in columns.items()},
+        manifest=json.loads(beside.read_text(encoding="utf-8")) if beside.is_file() else {},
     )
 
 
@@ -367,10 +445,12 @@ def _as_preference_scores(result: Any) -> PreferenceScores:
 
 
 def _displacement(options: argparse.Namespace) -> int:
+    from rankdiag.language_models._load import check_language_model
     from rankdiag.preference import DisplacementReport, displacement_report, sequence_log_probs
     from rankdiag.preference._loss_weights import ONE_PAIR, weights_from_options
 
-    check_output(options, DisplacementReport)
+    _check_worst(options)
+    check_output(options, DisplacementReport, inputs=(options.data, options.before, options.after, options.adapter))
     extra = {}
     for text in options.loss_option:
         name, _, number = text.partition("=")
@@ -383,11 +463,15 @@ def _displacement(options: argparse.Namespace) -> int:
     weights_from_options(options.loss, ONE_PAIR, beta=beta, loss_options=extra or None)
     records = _records(options)
     common = {"layout": options.layout, "token_budget": options.token_budget, "progress": wants_progress(options)}
-    model, tokenizer = _load(options, options.before, None)
+    words = not _has_ids(options, records)
+    for path in (options.before, options.after):
+        check_language_model(path, revision=options.revision, trust_remote_code=options.trust_remote_code)
+    model, tokenizer = _load(options, options.before, None, words=words)
     data = _encode(options, records, tokenizer)
     before = sequence_log_probs(model, data, **common)
     del model
-    model, _ = _load(options, options.after, options.adapter)
+    model, other = _load(options, options.after, options.adapter, words=words)
+    _compare_tokenizers(tokenizer, other)
     after = sequence_log_probs(model, data, **common)
     del model
     report = displacement_report(before, after, loss=options.loss, beta=beta, loss_options=extra or None)
@@ -407,7 +491,18 @@ def _records(options: argparse.Namespace) -> list[Any]:
     return list(read_records(options.data, split=options.split))
 
 
-def _load(options: argparse.Namespace, path: str, adapter: str | None) -> tuple[Any, Any]:
+def _compare_tokenizers(before: Any, after: Any) -> None:
+    if before is None or after is None:
+        return
+    from rankdiag.language_models._tokenise import TextTokeniser
+
+    if TextTokeniser(before).identity() != TextTokeniser(after).identity():
+        sys.stderr.write(
+            "rankdiag: BEFORE and AFTER have different tokenizers; both were scored on the tokens of BEFORE\n"
+        )
+
+
+def _load(options: argparse.Namespace, path: str, adapter: str | None, *, words: bool) -> tuple[Any, Any]:
     from rankdiag.language_models import load_language_model
 
     with _quiet_loading(not wants_progress(options)):
@@ -418,6 +513,7 @@ def _load(options: argparse.Namespace, path: str, adapter: str | None) -> tuple[
             device=options.device,
             adapter=adapter,
             trust_remote_code=options.trust_remote_code,
+            tokenizer=words,
         )
     return loaded.model, loaded.tokenizer
 

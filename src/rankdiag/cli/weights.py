@@ -36,7 +36,11 @@ def run(options: argparse.Namespace) -> int:
     """Run the command and return its exit code."""
     from rankdiag.weights import WeightDeltaReport, WeightReport, weight_delta_report, weight_report
 
-    check_output(options, WeightReport if options.delta is None else WeightDeltaReport)
+    check_output(
+        options,
+        WeightReport if options.delta is None else WeightDeltaReport,
+        inputs=(options.path, options.delta),
+    )
     choices = {
         "select": options.select,
         "measures": options.measures,

@@ -99,7 +99,7 @@ def check_limits(source: Rows, usable: Sequence[int], subjects: Sequence[Subject
         if limit is not None and longest > limit:
             raise ValueError(
                 f"`data` has a row of {longest} tokens (record {at!r}), but {subject.name} allows {limit}; encode with "
-                f"max_length={limit}"
+                f"max_length={limit} (--max-length {limit})"
             )
     return longest
 

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from rankdiag._validate import RankdiagWarning, choice, integer
 from rankdiag.language_models._cases import Case, CaseReader, checked_columns
 from rankdiag.language_models._encoded import Encoded, EncodedPreferences, Ids
-from rankdiag.language_models._records import iterate_records
+from rankdiag.language_models._records import RecordsDigest, iterate_records
 from rankdiag.language_models._tokenise import TRUNCATIONS, TextTokeniser, cut_window, shared_length
 
 __all__ = ["encode", "encode_preferences"]
@@ -235,12 +235,13 @@ def _encode_all(
         raise_boundary=choice(on_boundary, "on_boundary", ("shorten", "raise")) == "raise",
     )
     reader = CaseReader(kind, checked_columns(columns, kind))
-    located = iterate_records(records)
+    digest = RecordsDigest()
+    located = digest.watch(iterate_records(records))
     while chunk := [reader.read(place, record) for place, record in itertools.islice(located, _CHUNK)]:
         work.add(chunk)
     if not work.keys:
         raise ValueError("`records` must hold at least one record; got none")
-    return work.finish(reader)
+    return work.finish(reader, digest.hexdigest())
 
 
 class _Work:
@@ -432,7 +433,7 @@ class _Work:
         self.keys.append(case.key)
         self.status.append(status)
 
-    def finish(self, reader: CaseReader) -> Encoded:
+    def finish(self, reader: CaseReader, records: str) -> Encoded:
         """Return the encoded data."""
         if self.mode == "offset" and self.n_merges:
             warnings.warn(
@@ -466,6 +467,7 @@ class _Work:
             n_lost_eos=self.n_lost_eos,
             tokenizer={**identity, "options": options},
             notes=self._notes(reader),
+            records=records,
         )
 
     def _notes(self, reader: CaseReader) -> tuple[str, ...]:

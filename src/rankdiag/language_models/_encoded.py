@@ -74,6 +74,9 @@ class Encoded:
         ``length``, ``hash``, ``eos`` (id or None) and the options of the encoding; JSON-safe.
     notes : tuple of str
         What a reader should know: an example of a merged boundary, say.
+    records : str
+        sha256 of the records as they were read, all their columns and their order; empty if unknown. It tells whether
+        scores and records belong together.
     fingerprint : str
         sha256 of ids and options; computed where it is left empty.
 
@@ -114,6 +117,7 @@ class Encoded:
     n_lost_eos: int = 0
     tokenizer: Mapping[str, Any] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
+    records: str = ""
     fingerprint: str = ""
 
     def __post_init__(self) -> None:

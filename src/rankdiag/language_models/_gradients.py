@@ -13,7 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.checkpoint import checkpoint
 
-from rankdiag._validate import choice, describe
+from rankdiag._progress import Progress
+from rankdiag._validate import boolean, choice, describe
 from rankdiag.language_models._checks import forward
 from rankdiag.language_models._encoded import Encoded
 from rankdiag.language_models._layout import Feed, Rows, Tree, feed_packed, feed_plain
@@ -31,7 +32,7 @@ T = TypeVar("T")
 
 
 def gradients(
-    model: Any, data: Encoded, *, parameters: Chooser = None, layout: str = "auto"
+    model: Any, data: Encoded, *, parameters: Chooser = None, layout: str = "auto", progress: bool = False
 ) -> Iterator[tuple[int, tuple[tuple[torch.Tensor, ...], ...]]]:
     """Yield the gradients of the log-probability of every response of one group after the other.
 
@@ -45,6 +46,8 @@ def gradients(
         Which parameters, by their names in ``model.named_parameters()``; None takes all that require a gradient.
     layout : {"auto", "plain", "packed"}
         Whether the responses of a group share one forward.
+    progress : bool
+        Whether to draw a progress bar.
 
     Yields
     ------
@@ -78,7 +81,7 @@ def gradients(
     ...     print(group, tuple(chosen[0].shape), bool((chosen[0] == rejected[0]).all()))
     0 (12, 8) False
     """
-    return fold_gradients(model, data, tuple, parameters=parameters, layout=layout)
+    return fold_gradients(model, data, tuple, parameters=parameters, layout=layout, progress=progress)
 
 
 def fold_gradients(
@@ -89,12 +92,13 @@ def fold_gradients(
     parameters: Chooser = None,
     layout: str = "auto",
     coefficients: NDArray[np.float64] | None = None,
+    progress: bool = False,
 ) -> Iterator[tuple[int, T]]:
     """Yield what a function makes of the gradients of each group, which it is given one by one.
 
     Parameters
     ----------
-    model, data, parameters, layout
+    model, data, parameters, layout, progress
         As in `gradients`.
     fold : callable
         Called once for each group with an iterator over gradients; only those that it keeps stay in memory.
@@ -105,14 +109,17 @@ def fold_gradients(
     subject = adapt(model, "model")
     chosen = list(selected_parameters(subject, parameters).values())
     made = plan(data, subject, [LogProbs()], layout=cast(Any, choice(layout, "layout", ("auto", "plain", "packed"))))
-    source = made.source
+    source, shown = made.source, boolean(progress, "progress")
 
     def groups() -> Iterator[tuple[int, T]]:
         packed = {group for batch in made.batches if batch.layout == "packed" for group in batch.groups}
-        for group in (index for index, status in enumerate(data.status) if status == "ok"):
-            with untouched([subject], gradients=True):
-                found = fold(_group(subject, source, group, group in packed, chosen, coefficients))
-            yield group, found
+        usable = [index for index, status in enumerate(data.status) if status == "ok"]
+        with Progress(shown, total=len(usable), label="gradients", unit="group") as bar:
+            for group in usable:
+                with untouched([subject], gradients=True):
+                    found = fold(_group(subject, source, group, group in packed, chosen, coefficients))
+                yield group, found
+                bar.advance(1)
 
     return groups()
 

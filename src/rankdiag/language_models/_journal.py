@@ -8,6 +8,7 @@ rows.
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
@@ -50,8 +51,8 @@ class Journal:
     TypeError
         If an argument has the wrong type.
     ValueError
-        If the folder holds the journal of another run (the message names the first field that differs), or a part is
-        damaged elsewhere than at its end.
+        If the folder holds the journal of another run (the message names the first field that differs), another process
+        is writing to it as this `rank`, or a part is damaged elsewhere than at its end.
     OSError
         If the folder cannot be written to.
 
@@ -83,7 +84,10 @@ class Journal:
         self._folder = file_path(folder, "folder", "folder")
         self._rank = integer(rank, "rank", low=0)
         self._manifest = _plain(manifest)
+        if self._folder.exists() and not self._folder.is_dir():
+            raise ValueError(f"`folder` must be that of a journal; {str(self._folder)!r} is a file")
         self._folder.mkdir(parents=True, exist_ok=True)
+        self._lock: int | None = _locked(self._folder, self._rank)
         _agree(self._folder / "manifest.json", self._manifest)
         self._handle: int | None = None
         self._number = -1
@@ -157,9 +161,11 @@ class Journal:
             stream.write(line.encode("utf-8", "backslashreplace"))
 
     def _write(self, data: bytes) -> None:
+        if self._lock is None:
+            self._lock = _locked(self._folder, self._rank)
         if self._handle is None or self._rows >= _ROWS:
             if self._rows >= _ROWS or self._number < 0:
-                self.close()
+                self._end_part()
                 self._number, self._rows = self._number + 1, 0
             self._handle = os.open(self._path(self._number), os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
         start = os.fstat(self._handle).st_size
@@ -192,6 +198,12 @@ class Journal:
 
     def close(self) -> None:
         """Synchronise the part at hand to the disk and close it; the journal may be appended to again."""
+        self._end_part()
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
+
+    def _end_part(self) -> None:
         if self._handle is not None:
             os.fsync(self._handle)
             os.close(self._handle)
@@ -356,13 +368,42 @@ def _agree(path: Path, manifest: dict[str, Any]) -> None:
         old = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
         raise ValueError(f"{path.name} of `folder` {str(path.parent)!r} is damaged: {error}") from None
-    found = _difference(old, manifest, "")
+    found = _difference(_nameless(old), _nameless(manifest), "")
     if found is not None:
         name, before, now = found
         raise ValueError(
             f"`folder` {str(path.parent)!r} holds the journal of another run: {name} was {before} and is now {now}. "
             "Take another folder, or go back to what it was"
         )
+
+
+def _locked(folder: Path, rank: int) -> int | None:
+    """Take the lock of one rank of a journal, which goes with the process; None where there are no such locks."""
+    try:
+        import fcntl
+    except ImportError:
+        return None
+    handle = os.open(folder / f".lock-r{rank:03d}", os.O_RDWR | os.O_CREAT, 0o666)
+    try:
+        fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        os.close(handle)
+        if error.errno in {errno.EACCES, errno.EAGAIN}:
+            raise ValueError(
+                f"`folder` {str(folder)!r} is being written to by another process as rank {rank}; wait for it, or give "
+                "each process a rank of its own"
+            ) from None
+        return None  # a file system that cannot lock
+    return handle
+
+
+def _nameless(manifest: Any) -> Any:
+    """Return a manifest without the names of its models, which are paths: their checksums tell them apart."""
+    models = manifest.get("models") if isinstance(manifest, dict) else None
+    if not isinstance(models, list) or not all(isinstance(model, dict) for model in models):
+        return manifest
+    kept = [{key: value for key, value in model.items() if key != "name" or "weights" not in model} for model in models]
+    return {**manifest, "models": kept}
 
 
 def _difference(old: Any, new: Any, name: str) -> tuple[str, str, str] | None:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from rankdiag._optional import optional
 from rankdiag._validate import boolean, describe, string
 
-__all__ = ["LoadedModel", "load_language_model"]
+__all__ = ["LoadedModel", "check_language_model", "load_language_model"]
 
 _FEATURE = "loading a language model"
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -22,8 +22,8 @@ class LoadedModel(NamedTuple):
     ----------
     model : transformers.PreTrainedModel or peft.PeftModel
         In evaluation mode.
-    tokenizer : transformers.PreTrainedTokenizerBase
-        Its tokenizer.
+    tokenizer : transformers.PreTrainedTokenizerBase or None
+        Its tokenizer; None where it was not asked for.
     """
 
     model: Any
@@ -39,6 +39,7 @@ def load_language_model(
     adapter: str | os.PathLike[str] | None = None,
     trust_remote_code: bool = False,
     attn_implementation: str | None = None,
+    tokenizer: bool = True,
 ) -> LoadedModel:
     """Load a causal language model and its tokenizer through transformers.
 
@@ -59,6 +60,8 @@ def load_language_model(
         Whether code that comes with the checkpoint may run.
     attn_implementation : str, optional
         ``"sdpa"`` or ``"eager"``, say; None leaves it to transformers.
+    tokenizer : bool
+        Whether to load the tokenizer too; records of token ids need none.
 
     Returns
     -------
@@ -72,7 +75,7 @@ def load_language_model(
     FileNotFoundError
         If there is no such folder, or it has no configuration, weights or tokenizer.
     ValueError
-        If the weights are pickled or damaged, the model is an encoder-decoder, or an option is unknown.
+        If the weights are pickled, damaged or incomplete, the model is an encoder-decoder, or an option is unknown.
 
     Notes
     -----
@@ -98,17 +101,22 @@ def load_language_model(
             f"`path` must be a decoder-only language model; {config.model_type!r} in {place!r} has an encoder"
         )
     _refuse_pickles(place)
-    tokenizer = _try(place, "a tokenizer", lambda: transformers.AutoTokenizer.from_pretrained(place, **common))
+    read = boolean(tokenizer, "tokenizer")
+    words = None
+    if read:
+        words = _try(place, "a tokenizer", lambda: transformers.AutoTokenizer.from_pretrained(place, **common))
     options: dict[str, Any] = {}
     if attn_implementation is not None:
         options["attn_implementation"] = string(attn_implementation, "attn_implementation")
-    model = _try(
-        place,
-        "a causal language model with weights in safetensors",
-        lambda: transformers.AutoModelForCausalLM.from_pretrained(
-            place, dtype=kind, use_safetensors=True, **common, **options
-        ),
-    )
+    with torch.random.fork_rng(devices=[]):  # weights that are missing are drawn, before they are refused below
+        model, found = _try(
+            place,
+            "a causal language model with weights in safetensors",
+            lambda: transformers.AutoModelForCausalLM.from_pretrained(
+                place, dtype=kind, use_safetensors=True, output_loading_info=True, **common, **options
+            ),
+        )
+    _refuse_gaps(place, found)
     if adapter is not None:
         peft = optional("peft", extra="hf", feature="loading an adapter")
         folder = _place(adapter, "adapter")
@@ -119,7 +127,22 @@ def load_language_model(
             model = model.to(string(device, "device"))
         except (RuntimeError, AssertionError) as error:
             raise ValueError(f"`device` must be one that this machine has; got {describe(device)} ({error})") from error
-    return LoadedModel(model.eval(), tokenizer)
+    return LoadedModel(model.eval(), words)
+
+
+def check_language_model(path: Any, *, revision: str | None = None, trust_remote_code: bool = False) -> None:
+    """Refuse what `load_language_model` would refuse for its path and configuration, without reading weights.
+
+    Raises
+    ------
+    MissingExtraError, FileNotFoundError, ValueError
+        As there.
+    """
+    transformers = optional("transformers", extra="hf", feature=_FEATURE)
+    place = _place(path, "path")
+    common = {"revision": revision, "trust_remote_code": boolean(trust_remote_code, "trust_remote_code")}
+    _try(place, "a configuration", lambda: transformers.AutoConfig.from_pretrained(place, **common))
+    _refuse_pickles(place)
 
 
 def _place(path: Any, name: str) -> str:
@@ -149,6 +172,20 @@ def _refuse_pickles(place: str) -> None:
             f"`path` {place!r} has its weights in a pickle, which can run any code and is not read. Convert it where "
             "you trust it: load it with transformers and call save_pretrained"
         )
+
+
+def _refuse_gaps(place: str, found: Any) -> None:
+    """Refuse a checkpoint without all weights: transformers would draw those that are missing at random."""
+    for kind, said in (("missing_keys", "lacks"), ("mismatched_keys", "has another shape for")):
+        names = sorted(
+            str(entry[0]) if isinstance(entry, (tuple, list)) else str(entry) for entry in found.get(kind, ())
+        )
+        if names:
+            more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+            raise ValueError(
+                f"{place!r} {said} {', '.join(names[:3])}{more}, which would be drawn at random; save the whole model "
+                "with save_pretrained"
+            )
 
 
 def _try(place: str, what: str, load: Any) -> Any:

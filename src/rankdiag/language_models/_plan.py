@@ -174,6 +174,7 @@ class Plan:
             "n_groups": len(self.data),
             **({} if self.groups is None else {"groups": list(self.groups)}),
             "data": self.data.fingerprint,
+            "records": self.data.records,
             "tokenizer": dict(self.data.tokenizer),
             "models": [model_fingerprint(subject.given) for subject in self.subjects],
         }

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import sys
@@ -15,7 +16,15 @@ import numpy as np
 from rankdiag._optional import optional
 from rankdiag._validate import describe, string
 
-__all__ = ["Located", "extract_prompt", "iterate_records", "message_list", "read_records", "same_start"]
+__all__ = [
+    "Located",
+    "RecordsDigest",
+    "extract_prompt",
+    "iterate_records",
+    "message_list",
+    "read_records",
+    "same_start",
+]
 
 Located = tuple[str, Mapping[str, Any]]  # where a record stands, for messages, and the record
 
@@ -166,7 +175,8 @@ def _from_lines(path: Path) -> Iterator[Located]:
                 continue
             row = _parse(content, place)
             if not isinstance(row, Mapping):
-                raise ValueError(f"{place}: must hold one JSON object; got {describe(row)}")
+                hint = "; name a file with one list of all records .json" if isinstance(row, list) else ""
+                raise ValueError(f"{place}: must hold one JSON object; got {describe(row)}{hint}")
             yield f"record {index} ({place})", row
             index += 1
 
@@ -251,7 +261,7 @@ def _one_split(found: Mapping[str, T], name: str, split: str | None) -> T:
         return next(iter(found.values()))
     if split is None:
         raise ValueError(
-            f"`{name}` has the splits {names}; choose one, with read_records(..., split=...) or dataset[...]"
+            f"`{name}` has the splits {names}; choose one, with read_records(..., split=...), dataset[...] or --split"
         )
     if split not in found:
         raise ValueError(f"`split` must be one of {names}; got {split!r}")
@@ -262,6 +272,38 @@ def _from_dataset(dataset: Any, name: str, folder: str = "") -> Iterator[Located
     # A format turns columns into tensors and drops others; records are plain Python.
     for place, row in _checked(dataset.with_format(None), name):
         yield (f"{place} ({folder})" if folder else place), row
+
+
+class RecordsDigest:
+    """A sha256 of records as they are: names of columns, their values, and their order."""
+
+    def __init__(self) -> None:
+        self._digest = hashlib.sha256()
+
+    def watch(self, located: Iterable[Located]) -> Iterator[Located]:
+        """Pass records on, and take each in."""
+        for place, record in located:
+            self.add(record)
+            yield place, record
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Take one record in."""
+        try:
+            text = json.dumps(record, sort_keys=True, default=_as_json)
+        except Exception:  # names that are no strings, a record that holds itself, an object that refuses to be read
+            text = describe(record)
+        self._digest.update(text.encode("utf-8", "backslashreplace") + b"\n")
+
+    def hexdigest(self) -> str:
+        """Return the digest of all that was taken in."""
+        return self._digest.hexdigest()
+
+
+def _as_json(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return dict(value)
+    read = getattr(value, "tolist", None)
+    return read() if callable(read) else str(value)
 
 
 # --- prompts inside of responses -----------------------------------------------------------------------------------

@@ -345,8 +345,8 @@ def _refuse_states(plan: Plan, feed: Feed, entry: Any, hidden: torch.Tensor, sta
         row = int(feed.rows[np.flatnonzero(bad)[0]])
     group = int(plan.data.group[row])
     raise ValueError(
-        f"record {plan.data.keys[group]!r} (number {group}): hidden states contain NaN or infinity; load the model in "
-        "bfloat16 or float32"
+        f"record {plan.data.keys[group]!r} (number {group}): hidden states contain NaN or infinity. Either weights "
+        "are damaged, or float16 overflowed: load the model in bfloat16 or float32"
     )
 
 

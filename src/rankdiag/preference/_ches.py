@@ -14,7 +14,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rankdiag._array import as_float64, is_torch, refuse_size
+from rankdiag._array import as_float64, histogram, is_torch, refuse_size
 from rankdiag._document import Column, Document, Grid, KeyNumber, Plot, ReferenceLine, Series
 from rankdiag._meta import Meta
 from rankdiag._result import Result
@@ -228,12 +228,12 @@ def _quartiles(values: Floats) -> tuple[float | None, ...]:
 
 
 def _histogram(values: Floats) -> Plot:
-    counts, edges = np.histogram(values, bins=min(_BINS, max(1, len(values))))
+    centres, counts = histogram(values, _BINS)
     return Plot(
         title="Distribution of the length-normalised score",
         x_label="ln_ches",
         y_label="pairs",
-        series=(Series(label="", x=((edges[:-1] + edges[1:]) / 2).tolist(), y=counts.tolist(), kind="bars"),),
+        series=(Series(label="", x=centres, y=counts, kind="bars"),),
         lines=(ReferenceLine(axis="x", value=0.0, label="0"),),
         description=f"How many of {len(values)} pairs have which score; the highest are the first candidates to drop.",
     )

@@ -9,13 +9,14 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from rankdiag._array import as_float64, histogram
 from rankdiag._document import Column, Document, Grid, KeyNumber, Plot, ReferenceLine, Series
 from rankdiag._meta import Meta
 from rankdiag._rng import as_generator
 from rankdiag._validate import describe
 from rankdiag.preference._log_probs import ROUNDING, LogProbs, name_pairs, points_to_show, skipped_pairs
 from rankdiag.preference._loss_weights import LossWeights, weights_from_options
-from rankdiag.preference._pair_columns import PairColumns, check_pairs
+from rankdiag.preference._pair_columns import PairColumns, check_pairs, score_array
 
 __all__ = ["DisplacementReport", "displacement_report"]
 
@@ -31,7 +32,7 @@ _WORST = 15
 _UNLEARNING, _UNLEARNING_TOKEN = -10.0, -0.1  # nats: experience of what such runs look like, no threshold of a source
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class DisplacementReport(PairColumns):
     """Change of the log-probabilities of preference pairs between two models.
 
@@ -81,6 +82,7 @@ class DisplacementReport(PairColumns):
     """
 
     tag: ClassVar[str] = "preference.DisplacementReport"
+    judged: ClassVar[bool] = False
     rule_names: ClassVar[tuple[str, ...]] = (
         "delta_chosen",
         "delta_rejected",
@@ -99,6 +101,7 @@ class DisplacementReport(PairColumns):
         "accuracy_before",
         "accuracy_after",
         "implicit_reward_accuracy",
+        "pushed_down_on_purpose",
     )
 
     delta_chosen: NDArray[np.float64]
@@ -126,7 +129,15 @@ class DisplacementReport(PairColumns):
     loss: str
 
     def __post_init__(self) -> None:
-        for name, value in check_pairs(self).items():
+        checked = check_pairs(self)
+        count = len(checked["keys"])
+        for name in ("delta_chosen", "delta_rejected", "margin_change", "per_token_delta_chosen", "displacement_ratio"):
+            checked[name] = score_array(getattr(self, name), name, count)
+        if np.shape(self.displaced) != (count,):
+            raise ValueError(
+                f"`displaced` must have one entry for each of {count} pairs; got {describe(self.displaced)}"
+            )
+        for name, value in checked.items():
             object.__setattr__(self, name, value)
         if not self.explanation:
             object.__setattr__(self, "explanation", _explain(self))
@@ -162,10 +173,10 @@ class DisplacementReport(PairColumns):
         ValueError
             If `n` is below 1, or there is no such column.
         """
-        from rankdiag._validate import integer, string
+        from rankdiag._validate import integer
 
         count = integer(n, "n", low=1)
-        values = self.column(self.ranking if by is None else string(by, "by"))
+        values = self.column(self.ranking) if by is None else self._column_of(by, "by")
         index = np.flatnonzero(self.usable & ~np.isnan(values))
         return tuple(int(i) for i in index[np.argsort(values[index], kind="stable")][:count])
 
@@ -235,12 +246,12 @@ class DisplacementReport(PairColumns):
 
     def _histogram(self) -> Plot:
         values = self.delta_chosen[self.usable]
-        counts, edges = np.histogram(values, bins=min(_BINS, max(1, len(values))))
+        centres, counts = histogram(values, _BINS)
         return Plot(
             title="How far chosen responses moved",
             x_label="change of ln pi(chosen | prompt) (nat)",
             y_label="pairs",
-            series=(Series(label="", x=((edges[:-1] + edges[1:]) / 2).tolist(), y=counts.tolist(), kind="bars"),),
+            series=(Series(label="", x=centres, y=counts, kind="bars"),),
             lines=(
                 ReferenceLine(axis="x", value=0.0, label="no change"),
                 ReferenceLine(axis="x", value=self.mean_delta_chosen, label="mean"),
@@ -348,13 +359,18 @@ def displacement_report(
         _refuse_positive(entry, label)
     use = before.usable & after.usable & reference.usable
     if not use.any():
-        raise ValueError(f"no pair has log-probabilities in `before`, `after` and `{named}`; at least one is needed")
+        sides = "`before` and `after`" if ref is None else "`before`, `after` and `ref`"
+        raise ValueError(f"no pair has log-probabilities in {sides}; at least one is needed")
     start, end = (_weights(loss, beta, loss_options, record, reference, use) for record in (before, after))
     down = np.full(len(use), np.nan)
     delta_chosen, delta_rejected = down.copy(), down.copy()
-    delta_chosen[use] = after.chosen[use] - before.chosen[use]
-    delta_rejected[use] = after.rejected[use] - before.rejected[use]
-    margin = delta_chosen - delta_rejected
+    with np.errstate(over="ignore", invalid="ignore"):
+        delta_chosen[use] = after.chosen[use] - before.chosen[use]
+        delta_rejected[use] = after.rejected[use] - before.rejected[use]
+        margin = delta_chosen - delta_rejected
+        total = np.abs(np.stack([delta_chosen, delta_rejected, margin])[:, use]).sum()
+    if not np.isfinite(total):
+        raise ValueError("`before` and `after` differ by more than float64 can hold; are these log-probabilities?")
     per_token = down.copy()
     per_token[use] = delta_chosen[use] / before.n_chosen[use]
     ratio = down.copy()
@@ -408,9 +424,21 @@ def displacement_report(
                 "beta": None if beta is None else float(beta),
                 "bootstrap resamples": _RESAMPLES,
                 "reference": named,
+                **_origins({"before": before, "after": after, **({} if ref is None else {"ref": ref})}),
             },
         ),
     )
+
+
+def _origins(records: Mapping[str, LogProbs]) -> dict[str, Any]:
+    """Return which models and data records are of, as far as they say."""
+    found: dict[str, Any] = {}
+    for label, record in records.items():
+        details = record.meta.details
+        found |= {f"{label} {name}": details[name] for name in ("model", "weights") if details.get(name)}
+        if details.get("data"):
+            found["data"] = details["data"]
+    return found
 
 
 def _same_pairs(before: Any, other: Any, name: str) -> None:
@@ -418,7 +446,8 @@ def _same_pairs(before: Any, other: Any, name: str) -> None:
         if not isinstance(value, LogProbs):
             raise TypeError(f"`{label}` must be LogProbs; got {describe(value)}")
     if before.keys is not None and other.keys is not None and before.keys != other.keys:
-        missing = [key for key in before.keys if key not in set(other.keys)]
+        there = set(other.keys)
+        missing = [key for key in before.keys if key not in there]
         extra = len(other.keys) - len(before.keys)
         if missing:
             raise ValueError(f"`{name}` must hold the pairs of `before`: {len(missing)} keys missing in {name}")
@@ -429,6 +458,12 @@ def _same_pairs(before: Any, other: Any, name: str) -> None:
         raise ValueError(f"`before` and `{name}` must both have keys, or neither")
     if len(before) != len(other):
         raise ValueError(f"`{name}` must hold {len(before)} pairs, as `before` does; got {len(other)}")
+    data = [record.meta.details.get("data") for record in (before, other)]
+    if None not in data and data[0] != data[1]:
+        raise ValueError(
+            f"`{name}` must be of the data of `before`: other token ids, or other options of encoding; both must be "
+            "encoded alike"
+        )
     both = before.usable & other.usable
     for side in ("n_chosen", "n_rejected"):
         different = both & (getattr(before, side) != getattr(other, side))
@@ -452,13 +487,20 @@ def _weights(
 ) -> LossWeights:
     sides = (record.chosen, record.rejected, ref.chosen, ref.rejected, record.n_chosen, record.n_rejected)
     if isinstance(options, Mapping):  # a reward for each pair goes with the pairs that are used
-        options = {name: value[use] if np.shape(value) == use.shape else value for name, value in _arrays(options)}
+        options = {name: _used(name, value, use) for name, value in options.items()}
     return weights_from_options(loss, tuple(side[use] for side in sides), beta=beta, loss_options=options)
 
 
-def _arrays(options: Mapping[str, Any]) -> list[tuple[str, Any]]:
-    """Return options with the lists among them as arrays."""
-    return [(name, np.asarray(value) if isinstance(value, (list, tuple)) else value) for name, value in options.items()]
+def _used(name: str, value: Any, use: Any) -> Any:
+    """Return the entries of an option that has one for each pair which belong to the pairs that are used."""
+    if not name.startswith("reward_") or value is None:
+        return value
+    array = as_float64(value, name, finite=False, expected="one number, or one for each pair")
+    if array.ndim == 0:
+        return array
+    if array.shape != use.shape:
+        raise ValueError(f"`{name}` must have one entry for each of {len(use)} pairs; got {describe(value)}")
+    return array[use]
 
 
 def _bootstrap(values: Floats, rng: Any) -> tuple[tuple[float, float], int | None]:
@@ -476,7 +518,9 @@ def _bootstrap(values: Floats, rng: Any) -> tuple[tuple[float, float], int | Non
 def _explain(report: DisplacementReport) -> str:
     low, high = report.mean_delta_chosen_interval
     mean, share = report.mean_delta_chosen, report.displaced_fraction
-    if high < 0:
+    if int(report.usable.sum()) == 1:
+        first = f"The chosen response of the one pair moved by {mean:.3g} nats, which says nothing of others"
+    elif high < 0:
         first = f"Chosen responses became less probable: by {-mean:.3g} nats on average ({low:.3g} to {high:.3g})"
     elif low > 0:
         first = f"Chosen responses became more probable: by {mean:.3g} nats on average ({low:.3g} to {high:.3g})"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 from collections.abc import Iterable, Mapping
@@ -14,9 +13,10 @@ import numpy as np
 from rankdiag._files import file_path, write_text, written_whole
 from rankdiag._optional import optional
 from rankdiag._validate import describe, integer, string
+from rankdiag.language_models._records import RecordsDigest
 from rankdiag.preference._scores import PreferenceScores
 
-__all__ = ["export", "records_fingerprint", "write_records"]
+__all__ = ["export", "write_records"]
 
 _SUFFIXES = (".jsonl", ".parquet")
 
@@ -28,6 +28,8 @@ def export(
     *,
     scores: PreferenceScores | None = None,
     by: str = "ln_ches",
+    key: str = "key",
+    rule: str = "",
 ) -> Path:
     """Write some pairs of a dataset, as they are, with the score they were chosen by.
 
@@ -44,6 +46,11 @@ def export(
         options behind the scores.
     by : str
         Which column of `scores`.
+    key : str
+        Column of the dataset that held the keys of the pairs when they were encoded; where there is none, the keys
+        are positions.
+    rule : str
+        How the pairs were chosen, for the manifest.
 
     Returns
     -------
@@ -55,8 +62,8 @@ def export(
     TypeError
         If an argument has the wrong type.
     ValueError
-        If a position is out of range or repeated, the scores are those of another dataset (other keys, or another
-        number of pairs), the column is unknown, or the suffix is neither of the two.
+        If a position is out of range or repeated, the scores are those of another dataset (other records or another
+        order, other keys, another number of pairs), the column is unknown, or the suffix is neither of the two.
     MissingExtraError
         If pyarrow is missing for ``.parquet``.
 
@@ -74,10 +81,10 @@ def export(
         raise ValueError(f"`path` must end in {' or '.join(_SUFFIXES)}; got {str(target)!r}")
     if isinstance(dataset, (str, bytes, Mapping)) or not isinstance(dataset, Iterable):
         raise TypeError(f"`dataset` must be the records, a list or a Dataset; got {describe(dataset)}")
-    column = string(by, "by")
+    column, named, how = string(by, "by"), string(key, "key"), string(rule, "rule")
     records = [_record(entry, place) for place, entry in enumerate(dataset)]
     if scores is not None:
-        _same_data(scores, records)
+        _same_data(scores, records, named)
     places = _places(indices, len(records))
     if scores is not None:
         values = scores.column(column)
@@ -87,21 +94,15 @@ def export(
             records[place] = {**records[place], name: value if np.isfinite(value) else None}
     write_records([records[place] for place in places], target)
     if scores is not None:
-        facts = {"column": f"rankdiag_{by}", "rows": len(places), "of": len(records), "scores": dict(scores.manifest)}
+        facts = {
+            "column": f"rankdiag_{by}",
+            **({"rule": how} if how else {}),
+            "rows": len(places),
+            "of": len(records),
+            "scores": dict(scores.manifest),
+        }
         write_text(target.with_name(target.name + ".manifest.json"), json.dumps(facts, indent=1, default=str) + "\n")
     return target
-
-
-def records_fingerprint(records: Iterable[Mapping[str, Any]]) -> str:
-    """Return a sha256 of records as they are: names of columns, their values, and their order.
-
-    A manifest of scores that holds it under ``"records"`` is checked against the dataset that `export` gets.
-    """
-    digest = hashlib.sha256()
-    for record in records:
-        text = json.dumps(record, sort_keys=True, default=_plain, ensure_ascii=True)
-        digest.update(text.encode("ascii") + b"\n")
-    return digest.hexdigest()
 
 
 def write_records(records: list[dict[str, Any]], target: Path) -> None:
@@ -152,19 +153,25 @@ def _places(indices: Any, count: int) -> list[int]:
     return places
 
 
-def _same_data(scores: Any, records: list[dict[str, Any]]) -> None:
+def _same_data(scores: Any, records: list[dict[str, Any]], key: str) -> None:
     if not isinstance(scores, PreferenceScores):
         raise TypeError(f"`scores` must be PreferenceScores; got {describe(scores)}")
     if len(scores) != len(records):
         raise ValueError(
             f"`scores` must be those of this dataset; they have {len(scores)} pairs, it has {len(records)}"
         )
-    for place, (key, record) in enumerate(zip(scores.keys, records, strict=True)):
-        own = str(record.get("key", place))
-        if own != key:
-            raise ValueError(f"`scores` must be those of this dataset; pair {place} is {key!r} there and {own!r} here")
-    stated = scores.manifest.get("records")
-    if stated is not None and stated != records_fingerprint(records):
+    for place, (stated, record) in enumerate(zip(scores.keys, records, strict=True)):
+        own = str(record.get(key, place))
+        if own != stated:
+            raise ValueError(
+                f"`scores` must be those of this dataset; pair {place} is {stated!r} there and {own!r} here. If "
+                "another column than 'key' held the keys, name it with `key` (--columns key=NAME)"
+            )
+    digest = RecordsDigest()
+    for record in records:
+        digest.add(record)
+    if scores.manifest.get("records") not in {None, "", digest.hexdigest()}:
         raise ValueError(
-            "`scores` must be those of this dataset; its records have another fingerprint than those that were scored"
+            "`scores` must be those of this dataset; its records have another fingerprint than those that were scored: "
+            "other rows, other columns or another order"
         )

@@ -117,7 +117,7 @@ def displacement_score(
     if kind == "full":
         if autocast is not None:
             raise ValueError("`autocast` must be None at level 'full', whose gradients are taken as the model is")
-        _full_products(model, pairs, parameters, layout, products)
+        _full_products(model, pairs, parameters, layout, products, progress=progress)
     else:
         reduce = _level_products(kind)
         for part in _run.run(model, made, outputs, reduce=reduce, autocast=autocast, progress=progress):
@@ -163,9 +163,15 @@ def _level_products(level: str) -> Callable[[Columns], Mapping[str, Any]]:
 
 
 def _full_products(
-    model: Any, pairs: EncodedPreferences, parameters: Any, layout: str, products: dict[str, Floats]
+    model: Any,
+    pairs: EncodedPreferences,
+    parameters: Any,
+    layout: str,
+    products: dict[str, Floats],
+    *,
+    progress: bool,
 ) -> None:
-    for group, (plus, minus) in gradients(model, pairs, parameters=parameters, layout=layout):
+    for group, (plus, minus) in gradients(model, pairs, parameters=parameters, layout=layout, progress=progress):
         products["chosen_sq"][group] = _inner(plus, plus)
         products["cross"][group] = _inner(plus, minus)
         products["rejected_sq"][group] = _inner(minus, minus)

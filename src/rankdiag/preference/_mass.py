@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, ClassVar
 
 import numpy as np
@@ -13,7 +15,7 @@ from rankdiag._array import as_float64
 from rankdiag._document import Column, Document, Grid, KeyNumber
 from rankdiag._meta import Meta
 from rankdiag._result import Result
-from rankdiag._validate import describe, integer
+from rankdiag._validate import describe, integer, string
 
 __all__ = ["GroupMass", "TokenMassShift", "mass_by_group", "token_mass_shift"]
 
@@ -103,6 +105,14 @@ class GroupMass(Result):
     prob_change: Mapping[str, float]
     catastrophic: bool
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "prob_change", MappingProxyType(dict(self.prob_change)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        state = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
+        state["prob_change"] = dict(self.prob_change)  # the read-only view cannot be copied or pickled
+        return _rebuild, (state,)
+
     def document(self) -> Document:
         """Return what these groups show."""
         columns = (Column(name="group"), Column(name="change", doc="Of its probability."))
@@ -114,6 +124,10 @@ class GroupMass(Result):
             grids=(Grid(title="Groups", columns=columns, rows=tuple(self.prob_change.items())),),
             notes=self.notes(),
         )
+
+
+def _rebuild(state: dict[str, Any]) -> GroupMass:
+    return GroupMass(**state)
 
 
 def token_mass_shift(logp_before: Any, logp_after: Any, preferred: int, k: int = 10) -> TokenMassShift:
@@ -163,7 +177,7 @@ def token_mass_shift(logp_before: Any, logp_after: Any, preferred: int, k: int =
     log_change = np.where(both, 0.0, np.where(both, 0.0, after) - np.where(both, 0.0, before))
     by_prob, by_logp = (np.argsort(-values, kind="stable") for values in (change, log_change))
     terms = np.where(p > 0, p * (np.where(p > 0, before, 0.0) - np.where(p > 0, after, 0.0)), 0.0)
-    total = 0.5 * float(np.abs(change).sum())
+    total = min(1.0, 0.5 * float(np.abs(change).sum()))  # probabilities add up to 1 within 1e-3
     top = int(by_prob[0])
     change.flags.writeable = False
     return TokenMassShift(
@@ -177,6 +191,8 @@ def token_mass_shift(logp_before: Any, logp_after: Any, preferred: int, k: int =
         explanation=(
             f"{total:.3g} of the probability moved; token {top} gained the most ({change[top]:+.3g}), the preferred "
             f"token {token} changed by {change[token]:+.3g}."
+            if change[top] > 0
+            else "No token gained probability."
         ),
         meta=Meta(definition="change of one next-token distribution", base="e", n=len(p), details={"preferred": token}),
     )
@@ -225,8 +241,10 @@ def mass_by_group(
     before, after = _distribution(logp_before, "logp_before"), _distribution(logp_after, "logp_after")
     if before.shape != after.shape:
         raise ValueError(f"`logp_after` must have the shape of `logp_before`, {before.shape}; got {after.shape}")
-    if not isinstance(groups, Mapping) or not groups:
+    if not isinstance(groups, Mapping):
         raise TypeError(f"`groups` must map names to token ids; got {describe(groups)}")
+    if not groups:
+        raise ValueError("`groups` must map names to token ids, at least one; got none")
     change = np.exp(after) - np.exp(before)
     owner: dict[int, str] = {}
     found: dict[str, float] = {}
@@ -235,12 +253,14 @@ def mass_by_group(
             raise TypeError(f"`groups` must have names that are strings; got {describe(name)}")
         members = _members(ids, name, len(change))
         for token in members:
+            if owner.get(token) == name:
+                raise ValueError(f"`groups` must be disjoint; token {token} is twice in {name!r}")
             if token in owner:
                 raise ValueError(f"`groups` must be disjoint; token {token} is in {owner[token]!r} and in {name!r}")
             owner[token] = name
         found[name] = float(change[members].sum())
     harmless, harmful = (
-        sum(found.get(name, 0.0) for name in _names(names, label))
+        sum(found.get(name, 0.0) for name in set(_names(names, label)))
         for names, label in ((benign, "benign"), (catastrophic, "catastrophic"))
     )
     flagged = harmful > 0 and harmful > harmless
@@ -281,4 +301,4 @@ def _members(ids: Any, name: str, size: int) -> list[int]:
 def _names(value: Any, name: str) -> Sequence[str]:
     if isinstance(value, (str, bytes)) or not isinstance(value, Sequence):
         raise TypeError(f"`{name}` must be a sequence of names of groups; got {describe(value)}")
-    return value
+    return [string(entry, name) for entry in value]

@@ -28,5 +28,6 @@ def remarks_of(made: Plan) -> tuple[str, ...]:
     pairs = made.data
     remarks = [f"Layout {made.layout}: {made.reason}."]
     if pairs.n_truncated:
-        remarks.append(f"{pairs.n_truncated} pairs were truncated, {pairs.n_lost_eos} of them lost their EOS.")
+        count = "1 pair was" if pairs.n_truncated == 1 else f"{pairs.n_truncated} pairs were"
+        remarks.append(f"{count} truncated; {pairs.n_lost_eos} lost the EOS by it.")
     return (*remarks, *pairs.notes)

@@ -96,6 +96,10 @@ class PairColumns(Result):
     def __len__(self) -> int:
         return len(self.keys)
 
+    def __repr__(self) -> str:
+        usable = int(self.usable.sum())
+        return f"{type(self).__name__}({len(self)} pairs, {usable} usable; {', '.join(self.columns)})"
+
     @property
     def usable(self) -> NDArray[np.bool_]:
         """Whether each pair is usable; a pair with two identical responses is not, whatever its score."""
@@ -134,10 +138,13 @@ class PairColumns(Result):
         ValueError
             If there is no such column; the message lists them.
         """
+        return self._column_of(name, "name")
+
+    def _column_of(self, value: Any, argument: str) -> Floats:
         known = self._columns()
-        if string(name, "name") not in known:
-            raise ValueError(f"`name` must be one of {', '.join(known)}; got {describe(name)}")
-        return known[name]
+        if string(value, argument) not in known:
+            raise ValueError(f"`{argument}` must be one of {', '.join(known)}; got {describe(value)}")
+        return known[value]
 
     def usable_values(self, name: str) -> NDArray[np.float64]:
         """Return the finite entries of a column over the usable pairs.
@@ -178,7 +185,7 @@ class PairColumns(Result):
             If `n` is below 1, or there is no such column.
         """
         count = integer(n, "n", low=1)
-        values = self.column(self.ranking if by is None else string(by, "by"))
+        values = self.column(self.ranking) if by is None else self._column_of(by, "by")
         index = np.flatnonzero(self.usable & ~np.isnan(values))
         order = index[np.argsort(-values[index], kind="stable")]
         return tuple(int(i) for i in order[:count])

@@ -52,7 +52,7 @@ _DATASET_NUMBERS = (
 )
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class PreferenceScores(PairColumns):
     """Scores of a preference dataset under one model, one row for each pair.
 
@@ -124,6 +124,7 @@ class PreferenceScores(PairColumns):
     """
 
     tag: ClassVar[str] = "preference.PreferenceScores"
+    judged: ClassVar[bool] = False
     rule_names: ClassVar[tuple[str, ...]] = (*_SCORES, *_DATASET_NUMBERS)
 
     scores: Mapping[str, NDArray[np.float64]] = field(default_factory=dict)
@@ -267,7 +268,7 @@ class PredictedDelta(NamedTuple):
     delta_rejected: Floats
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, repr=False)
 class DisplacementScores(PairColumns):
     """First-order scores of a preference dataset at one level, one row for each pair.
 
@@ -334,6 +335,7 @@ class DisplacementScores(PairColumns):
     """
 
     tag: ClassVar[str] = "preference.DisplacementScores"
+    judged: ClassVar[bool] = False
     rule_names: ClassVar[tuple[str, ...]] = (
         "score",
         "relative",

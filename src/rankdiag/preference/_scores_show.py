@@ -68,11 +68,17 @@ def explain_scores(s: PreferenceScores) -> str:
     share = s.head_positive_fraction if name == "head" else s.both_fall_fraction
     if math.isnan(share):
         return f"Scores of {count} usable pairs: the highest are the first candidates to look at."
-    measure = "the head-level score" if name == "head" else "CHES"
+    if name == "head":
+        return (
+            f"{share:.0%} of {count} usable pairs have the head-level score above 0: one small step on such a pair "
+            "alone is predicted to lower the log-probability of its own chosen response. High scores are the first "
+            f"candidates to look at, then to drop or to sample again. {evidence_sentence('head')}"
+        )
     return (
-        f"{share:.0%} of {count} usable pairs have {measure} above 0: one small step on such a pair alone is predicted "
-        "to lower the log-probability of its own chosen response. High scores are the first candidates to look at, "
-        f"then to drop or to sample again. {evidence_sentence('head' if name == 'head' else 'ches')}"
+        f"CHES ranks {count} usable pairs: the highest are the first candidates to look at, then to drop or to sample "
+        f"again. How many will fall it does not say: it is above 0 for {share:.0%} of them, and its sign is often "
+        "wrong. For a forecast compute the head-level score (head_score=True, --head-score). "
+        f"{evidence_sentence('ches')}"
     )
 
 
@@ -172,6 +178,8 @@ def _regime_numbers(s: PreferenceScores | DisplacementScores) -> tuple[KeyNumber
         "ideal": "-1 to 0: chosen rises, rejected falls.",
         "both_rise": "Below -1: both rise.",
     }
+    if hasattr(s, "scores"):
+        docs["both_fall"] = "Share of usable pairs with CHES above 0: a surrogate, whose sign is often wrong."
     return tuple(
         KeyNumber(label=f"{word.replace('_', ' ')} (relative)", value=regimes.count(word) / len(regimes), doc=doc)
         for word, doc in docs.items()
@@ -230,7 +238,7 @@ def _findings(s: PreferenceScores) -> list[str]:
     if abs(correlation) > _LENGTH_EFFECT:
         found.append(
             f"Warning: Spearman(CHES, length gap) is {correlation:.2f}, beyond 0.3 in size: raw CHES mostly ranks "
-            "lengths here. Use ln_ches for filtering."
+            f"lengths here.{'' if 'head' in s.scores else ' Use ln_ches for filtering.'}"
         )
     use = s.usable
     lengths = s.scores["n_chosen"][use], s.scores["n_rejected"][use]

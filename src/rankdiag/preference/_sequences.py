@@ -14,6 +14,7 @@ from rankdiag._validate import boolean, choice, integer
 from rankdiag.language_models import _run
 from rankdiag.language_models._along import log_probs_along
 from rankdiag.language_models._encoded import EncodedPreferences
+from rankdiag.language_models._fingerprint import model_fingerprint
 from rankdiag.preference._log_probs import LogProbs
 from rankdiag.preference._model_pairs import Layout, encoded_pairs
 
@@ -89,7 +90,18 @@ def sequence_log_probs(
         autocast=autocast,
         progress=progress,
     )
-    return _as_log_probs(pairs, rows["logp"], rows["n_tokens"], rows["token_logp"] if per_token else None)
+    result = _as_log_probs(pairs, rows["logp"], rows["n_tokens"], rows["token_logp"] if per_token else None)
+    return _with_details(result, _origin(model, pairs))
+
+
+def _origin(model: Any, pairs: EncodedPreferences) -> dict[str, Any]:
+    """Say which model and which data log-probabilities are of."""
+    found = model_fingerprint(model)
+    return {
+        "model": found.get("name") or found["class"],
+        "weights": found.get("weights"),
+        "data": pairs.fingerprint,
+    }
 
 
 def _as_log_probs(pairs: EncodedPreferences, logp: Any, n_tokens: Any, tokens: Any) -> LogProbs:
@@ -181,13 +193,13 @@ def logprob_change_along(
     n_tokens = np.array([len(ids) for ids in pairs.response_ids])
     usable = np.repeat([status == "ok" for status in pairs.status], 2)
     result = _as_log_probs(pairs, change, np.where(usable, n_tokens, 0), None)
-    return _with_details(result, details)
+    return _with_details(result, details, definition="d ln pi(y|x) along an update of the parameters, to first order")
 
 
-def _with_details(result: LogProbs, details: Mapping[str, Any]) -> LogProbs:
+def _with_details(result: LogProbs, details: Mapping[str, Any], *, definition: str = "") -> LogProbs:
     meta = dataclasses.replace(
         result.meta,
-        definition="d ln pi(y|x) along an update of the parameters, to first order",
+        definition=definition or result.meta.definition,
         details={**result.meta.details, **details},
     )
     return dataclasses.replace(result, meta=meta)

@@ -138,7 +138,7 @@ def from_trainer_log(log_history: Sequence[Mapping[str, Any]], beta: float) -> T
         raise ValueError("`log_history` must have an entry with 'rewards/chosen', as TRL's preference trainers log it")
     with np.errstate(over="ignore"):
         plus, minus = np.array(chosen) / scale, np.array(rejected) / scale
-    if not np.isfinite(plus).all():
+    if np.isinf(plus).any() or np.isinf(minus).any():
         raise ValueError(f"`beta` must not be so small that rewards divided by it exceed float64; got {scale!r}")
     arrays: dict[str, Any] = {
         "steps": np.array(steps, dtype=np.int64),
@@ -167,6 +167,8 @@ def from_trainer_log(log_history: Sequence[Mapping[str, Any]], beta: float) -> T
 def _step(value: Any, place: int) -> int:
     if isinstance(value, bool) or not isinstance(value, (int, np.integer)):
         raise TypeError(f"`log_history` entry {place}: step must be an integer; got {describe(value)}")
+    if not -(2**63) <= int(value) < 2**63:
+        raise ValueError(f"`log_history` entry {place}: step must fit into 64 bits; got {describe(value)}")
     return int(value)
 
 

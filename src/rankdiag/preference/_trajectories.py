@@ -68,12 +68,15 @@ def max_decrease(p: Any) -> MaxDecrease:
     fresh[:, 0] = True
     fresh[:, 1:] = runs[:, 1:] > peak[:, :-1]
     first = np.maximum.accumulate(np.where(fresh, np.arange(runs.shape[1]), 0), axis=1)
-    fall = peak - runs
+    with np.errstate(over="ignore"):
+        fall = peak - runs
+    if not np.isfinite(fall).all():
+        raise ValueError("`p` must not fall by more than float64 can hold")
     end = fall.argmax(axis=1)
     rows = np.arange(len(runs))
     drop = fall[rows, end]
     fell = drop > 0
-    return MaxDecrease(np.where(fell, first[rows, end], 0), np.where(fell, end, 0), drop)
+    return MaxDecrease(np.where(fell, first[rows, end], 0), end, drop)
 
 
 def strictly_decreasing_loss(loss: Any) -> NDArray[np.bool_]:

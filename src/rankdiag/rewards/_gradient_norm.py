@@ -263,7 +263,7 @@ def expected_gradient_norm(
             grams, values, places, len(data), _deal(values, parts, generator) if how == "groups" else None
         )
     elif how == "gram":
-        grams = fold_gradients(subject, data, _gram, parameters=chooser, layout=layout)
+        grams = fold_gradients(subject, data, _gram, parameters=chooser, layout=layout, progress=progress)
         found = _from_grams(grams, values, places, len(data), None)
     else:
         found = _from_parts(run, chooser, values, places, _deal(values, parts, generator))
@@ -478,7 +478,9 @@ def _from_parts(
             )
         return _square(total), squares
 
-    folded = fold_gradients(run.model, run.data, fold, parameters=chooser, layout=run.layout, coefficients=weights)
+    folded = fold_gradients(
+        run.model, run.data, fold, parameters=chooser, layout=run.layout, coefficients=weights, progress=run.progress
+    )
     for group, (whole, squares) in folded:
         k, m = len(values[group]), len(parts[group])
         if k >= _SMALLEST:
