@@ -1,4 +1,4 @@
-"""Scores of whole responses by autograd, and estimates of the squared norm of a policy gradient from their definitions."""
+"""Scores of whole responses by autograd, and estimates of squared norms of policy gradients from their definitions."""
 
 from __future__ import annotations
 

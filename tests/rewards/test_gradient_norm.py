@@ -113,7 +113,8 @@ def test_unscorable_rollouts_are_left_out(model):
     for estimator in ("gram", "groups", "jvp"):
         found = expected_gradient_norm(model, data(), rewards, estimator=estimator, rng=1)
         assert found.n_rollouts.tolist() == [4, 3, 5]
-        assert np.isnan(found.squared_norm[1]) and np.isnan(found.snr[1])
+        assert np.isnan(found.squared_norm[1])
+        assert np.isnan(found.snr[1])
         assert "fewer than 4 scorable" in next(iter(found.meta.skipped.values()))
     kept = [row for place, row in enumerate(RESPONSES[0]) if place != 2]
     small = encode([{"prompt_ids": PROMPTS[0], "responses_ids": kept}], kind="responses")
