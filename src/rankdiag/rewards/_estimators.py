@@ -60,7 +60,10 @@ def rloo_gradient(rewards: Any, scores: Any) -> NDArray[np.float64]:
         raise ValueError(f"`rewards` must hold at least 2 rollouts; got {len(r)}")
     if len(s) != len(r):
         raise ValueError(f"`scores` must have one row for each of {len(r)} rollouts; got {len(s)}")
-    return _finite(_weights(r) @ s / (len(r) - 1), "rewards` and `scores")
+    with np.errstate(over="ignore", invalid="ignore"):
+        gradient: Floats = _weights(r) @ s / (len(r) - 1)
+    _finite(gradient, "rewards` and `scores")
+    return gradient
 
 
 def squared_gradient_norm(rewards: Any, gram: Any) -> float:
@@ -123,7 +126,8 @@ def squared_gradient_norm(rewards: Any, gram: Any) -> float:
         rows = inner.sum(axis=1)
         value = (outer * inner).sum() + outer.sum() * inner.sum() / ((k - 1) * (k - 2))
         value = (value - 2.0 / (k - 2) * (outer.sum(axis=1) @ rows)) / (k * (k - 3))
-    return float(_finite(np.array(value), "rewards` and `gram"))
+    _finite(np.array(value), "rewards` and `gram")
+    return float(value)
 
 
 def _weights(rewards: Floats) -> Floats:
@@ -133,7 +137,6 @@ def _weights(rewards: Floats) -> Floats:
         return np.asarray(gap - gap.mean(), dtype=np.float64)
 
 
-def _finite(value: Any, names: str) -> Any:
+def _finite(value: Any, names: str) -> None:
     if not np.isfinite(value).all():
         raise ValueError(f"`{names}` have products beyond float64; scale them down")
-    return value
