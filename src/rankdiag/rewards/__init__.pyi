@@ -13,6 +13,12 @@ from rankdiag.rewards._bounds import gradient_bounds as gradient_bounds
 from rankdiag.rewards._bounds import two_output_times as two_output_times
 from rankdiag.rewards._categories import ErrorRecord as ErrorRecord
 from rankdiag.rewards._categories import categorize_errors as categorize_errors
+from rankdiag.rewards._components import NormalisedVariance as NormalisedVariance
+from rankdiag.rewards._components import RewardNormalizer as RewardNormalizer
+from rankdiag.rewards._components import VarianceComponents as VarianceComponents
+from rankdiag.rewards._components import normalised_reward_variance as normalised_reward_variance
+from rankdiag.rewards._components import optimal_rollouts as optimal_rollouts
+from rankdiag.rewards._components import variance_components as variance_components
 from rankdiag.rewards._credit import CreditReport as CreditReport
 from rankdiag.rewards._credit import credit_report as credit_report
 from rankdiag.rewards._estimators import rloo_gradient as rloo_gradient
@@ -54,14 +60,8 @@ from rankdiag.rewards._rollouts import Sampler as Sampler
 from rankdiag.rewards._rollouts import TableSampler as TableSampler
 from rankdiag.rewards._rollouts import from_sampler as from_sampler
 from rankdiag.rewards._rollouts import score_rollouts as score_rollouts
-from rankdiag.rewards._summary import NormalisedVariance as NormalisedVariance
-from rankdiag.rewards._summary import RewardNormalizer as RewardNormalizer
 from rankdiag.rewards._summary import RewardSummary as RewardSummary
-from rankdiag.rewards._summary import VarianceComponents as VarianceComponents
-from rankdiag.rewards._summary import normalised_reward_variance as normalised_reward_variance
-from rankdiag.rewards._summary import optimal_rollouts as optimal_rollouts
 from rankdiag.rewards._summary import summarize as summarize
-from rankdiag.rewards._summary import variance_components as variance_components
 from rankdiag.rewards._table import RewardTable as RewardTable
 from rankdiag.rewards._teacher import TeacherReport as TeacherReport
 from rankdiag.rewards._teacher import teacher_report as teacher_report

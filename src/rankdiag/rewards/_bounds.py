@@ -86,8 +86,8 @@ def gradient_bounds(
     Notes
     -----
     By Cauchy-Schwarz <u, grad> = Cov(r, <u, score>) <= std sqrt(u^T F u); scores of successive tokens are martingale
-    differences, so the trace of F is at most L J^2. With exact J and rewards in the range: norm <= fisher <= sqrt_length
-    <= published_tight <= published. Derived here, except the published one.
+    differences, so the trace of F is at most L J^2. With exact J and rewards in the range: norm <= fisher <=
+    sqrt_length <= published_tight <= published. Derived here, except the published one.
 
     References
     ----------
