@@ -9,11 +9,11 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rankdiag._array import as_float64
+from rankdiag._array import as_float64, input_dtype
 from rankdiag._document import Document, KeyNumber, Plot, Series
 from rankdiag._meta import Meta
 from rankdiag._result import Result
-from rankdiag._validate import describe, real
+from rankdiag._validate import real
 from rankdiag.rewards._exact import as_probs
 from rankdiag.rewards._pairs import wilson
 
@@ -370,7 +370,7 @@ def _pairs(chosen: Any, rejected: Any) -> tuple[Floats, Floats]:
 def _unit(values: Floats) -> float:
     """Return a power of two to divide by, so that squares and sums stay within float64; 1 for most rewards."""
     top = float(np.abs(values).max())
-    return 2.0 ** math.frexp(top)[1] if top > _LARGE and top < 2.0**1000 else (2.0**1000 if top > _LARGE else 1.0)
+    return 2.0 ** min(1000, math.frexp(top)[1]) if top > _LARGE else 1.0
 
 
 def _mean(values: Floats) -> float:
@@ -390,12 +390,15 @@ def _margin(chosen: Floats, rejected: Floats) -> float:
 def _indices(value: Any, size: int) -> NDArray[np.bool_]:
     """Return the mask of some indices."""
     array = as_float64(value, "correct", ndim=1, allow_empty=True, expected="indices of outputs")
-    kind = getattr(np.asarray(value) if not hasattr(value, "dtype") else value, "dtype", None)
-    if "bool" in str(kind):
-        raise TypeError("`correct` must hold indices of outputs; got booleans. Pass np.flatnonzero(mask)")
-    whole = array == np.floor(array)
-    if not (whole & (array >= 0) & (array < size)).all():
-        raise ValueError(f"`correct` must hold indices from 0 to {size - 1}; got {describe(value)}")
+    if array.size and "int" not in input_dtype(value):
+        raise TypeError(
+            f"`correct` must hold integers, indices of outputs; got dtype {input_dtype(value)}. "
+            "Pass np.flatnonzero(mask) for a mask"
+        )
+    if not ((array >= 0) & (array < size)).all():
+        raise ValueError(
+            f"`correct` must hold indices from 0 to {size - 1}; got {float(array.min()):g} to {float(array.max()):g}"
+        )
     if len(np.unique(array)) != len(array):
         raise ValueError("`correct` must name each output once; got an index twice")
     mask = np.zeros(size, dtype=np.bool_)
