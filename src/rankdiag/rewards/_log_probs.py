@@ -147,7 +147,9 @@ def response_log_probs(logits: Any, input_ids: Any, response_mask: Any) -> Respo
     >>> round(float(np.exp(found.sum[0])), 6), found.lengths.tolist()
     (0.375, [2])
     """
-    scores = logits if is_torch(logits) else np.asarray(logits if logits is not None else ())
+    scores = logits
+    if not (is_torch(logits) or isinstance(logits, np.ndarray)):
+        scores = as_float64(logits, "logits", allow_empty=True, finite=False, expected="logits (B, T, V)")
     shape = tuple(scores.shape)
     if len(shape) != 3 or 0 in shape:
         raise ValueError(f"`logits` must have shape (B, T, V) with no axis of length 0; got shape {shape}")
