@@ -136,3 +136,15 @@ def test_results_survive_every_trip():
 def test_refusals(options, words):
     with pytest.raises(ValueError, match=words):
         ranking_accuracy([[1.0, 2.0]], **{"gold": [[0.0, 1.0]], **options})
+
+
+def test_a_table_brings_its_gold_and_its_log_probabilities():
+    from rankdiag.rewards import RewardTable
+
+    rng = np.random.default_rng(0)
+    proxy, gold, logs = rng.normal(size=(3, 6, 5))
+    table = RewardTable.from_array(proxy, gold=gold, log_probs=logs, lengths=np.full((6, 5), 3))
+    assert ranking_accuracy(table) == ranking_accuracy(proxy, gold)
+    weighted = ranking_accuracy(table, weighting="length_normalised")
+    again = ranking_accuracy(proxy, gold, weighting="length_normalised", log_probs=logs, lengths=np.full((6, 5), 3))
+    assert weighted == again

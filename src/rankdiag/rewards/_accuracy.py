@@ -15,6 +15,7 @@ from rankdiag._meta import Meta
 from rankdiag._result import Result
 from rankdiag._validate import RankdiagWarning, boolean, choice
 from rankdiag.rewards._pair_counts import PairSums, Rule, pair_sums
+from rankdiag.rewards._table import RewardTable
 
 __all__ = ["RankingAccuracy", "combine", "log_weights", "ranking_accuracy", "rewards_2d"]
 
@@ -171,7 +172,7 @@ def ranking_accuracy(
     rules = "drop" if compat is None else choice(compat, "compat", ("sign_agreement", "index_ties"))
     rule: Rule = "sign_agreement" if rules == "sign_agreement" else "index_ties" if rules == "index_ties" else "drop"
     harm, leave = boolean(harm_aware, "harm_aware"), boolean(loo, "loo")
-    if hasattr(proxy, "prompt_ids"):
+    if isinstance(proxy, RewardTable):
         gold = proxy.gold if gold is None else gold
         log_probs = proxy.log_probs if log_probs is None else log_probs
         lengths = proxy.lengths if lengths is None else lengths
@@ -237,8 +238,8 @@ def combine(sums: PairSums, weighted: bool, over: str, by_prompt: bool) -> tuple
 
 def rewards_2d(value: Any, name: str) -> Floats:
     """Return rewards (N, k) as float64, NaN allowed, infinity refused with its place."""
-    if hasattr(value, "prompt_ids"):
-        return np.asarray(value.values, dtype=np.float64)
+    if isinstance(value, RewardTable):
+        return value.values
     array: Floats = as_float64(value, name, ndim=2, finite=False, expected="rewards (N, k)")
     if np.isinf(array).any():
         i, j = (int(x) for x in np.unravel_index(int(np.isinf(array).argmax()), array.shape))

@@ -15,6 +15,7 @@ from rankdiag._meta import Meta
 from rankdiag._result import Result
 from rankdiag._validate import describe, integer
 from rankdiag.rewards._flow import simulate_policy_gradient
+from rankdiag.rewards._moments import row_moments
 
 __all__ = ["CreditReport", "credit_report"]
 
@@ -156,7 +157,7 @@ def credit_report(verdicts: Any, *, weights: Any = None, group_sizes: Any = (4, 
     rewards = {"binary": whole.astype(np.float64), "partial": np.where(whole, 1.0, table @ share)}
     p_all, some = float(whole.mean()), float(((count > 0) & ~whole).mean())
     ratio = some / p_all if p_all else (float("inf") if some else float("nan"))
-    spread = {name: float(np.sqrt(_variances(reward).mean())) for name, reward in rewards.items()}
+    spread = {name: float(np.sqrt(row_moments(reward).var.mean())) for name, reward in rewards.items()}
     zero = {name: {str(size): _zero_std(reward, size) for size in sizes} for name, reward in rewards.items()}
     return CreditReport(
         p_all=p_all,
@@ -186,12 +187,6 @@ def _weights(weights: Any, size: int) -> Floats:
     if array.size != size or (array < 0).any() or not 0 < total < np.inf:
         raise ValueError(f"`weights` must be {size} non-negative numbers with a positive sum; got {describe(weights)}")
     return np.asarray(array / total, dtype=np.float64)
-
-
-def _variances(reward: Floats) -> Floats:
-    """Return the unbiased variance of each row, exactly 0 where all entries are equal."""
-    found = reward.var(axis=1, ddof=1)
-    return np.asarray(np.where(np.ptp(reward, axis=1) == 0, 0.0, found), dtype=np.float64)
 
 
 def _zero_std(reward: Floats, size: int) -> float:

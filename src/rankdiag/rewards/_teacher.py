@@ -15,6 +15,7 @@ from rankdiag._result import Table
 from rankdiag._rng import as_generator
 from rankdiag._validate import choice, describe, integer, real
 from rankdiag.rewards._accuracy import ranking_accuracy, rewards_2d
+from rankdiag.rewards._moments import row_moments
 from rankdiag.rewards._pairs import pair_accuracy
 
 __all__ = ["TeacherDifference", "TeacherReport", "TeacherRow", "teacher_report"]
@@ -276,7 +277,7 @@ def _row(
     if len(valid) < 2 or valid.min() == valid.max():
         raise ValueError(f"`proxies`: all rewards identical for {name!r}; the normalised variance is undefined")
     mean, std = float(valid.mean()), float(valid.std(ddof=1))
-    spread = _variances(values)
+    spread = row_moments(values).var
     white = spread / std**2
     accuracy = harm = None
     if gold is not None:
@@ -309,18 +310,6 @@ def _row(
         pooled_std=std,
     )
     return row, prompts
-
-
-def _variances(values: Floats) -> Floats:
-    """Variance (ddof=1) of each prompt over its valid rollouts; NaN below two, exactly 0 where all are equal."""
-    count = (~np.isnan(values)).sum(axis=1)
-    filled = np.where(np.isnan(values), 0.0, values)
-    mean = filled.sum(axis=1) / np.maximum(count, 1)
-    squares = (np.where(np.isnan(values), 0.0, values - mean[:, None]) ** 2).sum(axis=1)
-    low = np.where(np.isnan(values), np.inf, values).min(axis=1)
-    high = np.where(np.isnan(values), -np.inf, values).max(axis=1)
-    variance = np.where(low == high, 0.0, squares / np.maximum(count - 1, 1))
-    return np.asarray(np.where(count < 2, np.nan, variance), dtype=np.float64)
 
 
 def _means(values: Floats, draws: NDArray[Any]) -> Floats:
