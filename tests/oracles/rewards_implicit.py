@@ -69,7 +69,7 @@ def implicit_step(chosen, rejected, evaluation, unembedding, beta, lr, gap=None)
     weight = torch.tensor(unembedding, dtype=torch.float64, requires_grad=True)
 
     def log_prob_of(response, w):
-        states, tokens = (torch.as_tensor(part) for part in response)
+        states, tokens = (torch.tensor(part) for part in response)
         rows = torch.log_softmax(states.double() @ w.T, dim=1)
         return rows[torch.arange(len(tokens)), tokens.long()].sum()
 

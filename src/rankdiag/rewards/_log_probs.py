@@ -147,13 +147,10 @@ def response_log_probs(logits: Any, input_ids: Any, response_mask: Any) -> Respo
     >>> round(float(np.exp(found.sum[0])), 6), found.lengths.tolist()
     (0.375, [2])
     """
-    scores = logits
-    if not (is_torch(logits) or isinstance(logits, np.ndarray)):
-        scores = as_float64(logits, "logits", allow_empty=True, finite=False, expected="logits (B, T, V)")
+    scores = sliceable(logits, "logits", "logits (B, T, V)")
     shape = tuple(scores.shape)
     if len(shape) != 3 or 0 in shape:
         raise ValueError(f"`logits` must have shape (B, T, V) with no axis of length 0; got shape {shape}")
-    as_float64(scores[:1, :1], "logits", finite=False, expected="logits (B, T, V)")  # refuses what holds no numbers
     mask = _mask(response_mask, shape[:2])
     ids = as_float64(input_ids, "input_ids", ndim=2, finite=False, expected="token ids (B, T)")
     if ids.shape != shape[:2]:
@@ -193,6 +190,21 @@ def response_log_probs(logits: Any, input_ids: Any, response_mask: Any) -> Respo
             skipped={f"row {i}": "no response token" for i in empty[:_SHOWN].tolist()},
         ),
     )
+
+
+def sliceable(value: Any, name: str, expected: str) -> Any:
+    """Return numpy arrays and dense tensors as they are, so that parts of a large one become float64 one by one.
+
+    Anything else comes back as float64, and what holds no real numbers is refused as `as_float64` refuses it.
+    """
+    if is_torch(value):
+        dense = not value.is_nested and str(value.layout) == "torch.strided"
+    else:
+        dense = isinstance(value, np.ndarray)
+    if not (dense and len(value.shape)):
+        return as_float64(value, name, allow_empty=True, finite=False, expected=expected)
+    as_float64(value[:0], name, allow_empty=True, finite=False, expected=expected)
+    return value
 
 
 def _mask(value: Any, shape: tuple[int, ...]) -> NDArray[np.bool_]:

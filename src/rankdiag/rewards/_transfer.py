@@ -1,0 +1,358 @@
+"""How one step on one pair moves the reward of another response, for explicit and for implicit reward models."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rankdiag._array import as_float64, input_dtype, refuse_size
+from rankdiag._validate import choice, describe, real
+from rankdiag.rewards._log_probs import sliceable
+
+__all__ = ["ResponseStates", "reward_transfer", "token_coefficients"]
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+_TOKENS = 2048  # of either side that meet at a time: their table of coefficients takes 32 MiB
+_BLOCK = 1 << 22  # probabilities of one block of the vocabulary, 32 MiB
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class ResponseStates:
+    """Hidden states and tokens of one response.
+
+    Parameters
+    ----------
+    states : array-like or torch.Tensor, shape (n, d)
+        ``states[k]`` is the hidden state that predicts ``tokens[k]``, so the first one stands at the end of the prompt.
+    tokens : array-like or torch.Tensor of int, shape (n,)
+        The tokens of the response; at least one.
+
+    Raises
+    ------
+    TypeError
+        If an argument holds no numbers, or `tokens` no integers.
+    ValueError
+        If the response is empty, lengths differ, a state is not finite, or a token is negative.
+
+    Examples
+    --------
+    >>> from rankdiag.rewards import ResponseStates
+    >>> response = ResponseStates([[1.0, 2.0], [0.0, 1.0]], [3, 0])
+    >>> len(response), response.tokens.tolist()
+    (2, [3, 0])
+    """
+
+    states: NDArray[np.float64]
+    tokens: NDArray[np.int64]
+
+    def __post_init__(self) -> None:
+        states = np.array(as_float64(self.states, "states", ndim=2, expected="hidden states (n, d)"))
+        numbers = as_float64(self.tokens, "tokens", ndim=1, expected="token ids (n,)")
+        if "int" not in input_dtype(self.tokens):
+            raise TypeError(f"`tokens` must hold integers, token ids; got dtype {input_dtype(self.tokens)}")
+        if len(numbers) != len(states):
+            raise ValueError(f"`tokens` must have one entry for each of {len(states)} states; got {len(numbers)}")
+        if (numbers < 0).any():
+            raise ValueError(f"`tokens` must be ids, at least 0; got {int(numbers.min())}")
+        tokens = numbers.astype(np.int64)
+        states.flags.writeable = tokens.flags.writeable = False
+        object.__setattr__(self, "states", states)
+        object.__setattr__(self, "tokens", tokens)
+
+    def __len__(self) -> int:
+        return len(self.tokens)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return type(self), (self.states, self.tokens)
+
+    def __repr__(self) -> str:
+        return f"ResponseStates({len(self)} tokens, d={self.states.shape[1]})"
+
+
+def token_coefficients(evaluation: ResponseStates, train: ResponseStates, unembedding: Any) -> Floats:
+    """Sign and size with which each training token moves each evaluated one, if only the unembedding is trained.
+
+    Parameters
+    ----------
+    evaluation : ResponseStates
+        Response whose log-probability is watched, n_eval tokens.
+    train : ResponseStates
+        Response that is trained on, n_train tokens.
+    unembedding : array-like or torch.Tensor, shape (V, d)
+        Rows of the output layer.
+
+    Returns
+    -------
+    ndarray of float64, shape (n_eval, n_train)
+        rho_kl = 1[y_k = v_l] - pi(y_k | v_<l) - pi(v_l | y_<k) + <pi(. | y_<k), pi(. | v_<l)>, in [-2, 2]. A step that
+        raises ln pi(v_l) moves ln pi(y_k) by lr rho_kl <h_k, h_l>.
+
+    Raises
+    ------
+    TypeError
+        If an argument has the wrong type.
+    ValueError
+        If widths differ, a token lies outside the vocabulary, a number is not finite, or logits leave float64.
+
+    Notes
+    -----
+    Positive for equal tokens; for different ones possibly negative, so that a paraphrase can move the wrong way.
+    Time O((n_eval + n_train) V d + n_eval n_train V); 32 MiB for a block of the vocabulary beside the result.
+
+    References
+    ----------
+    Razin et al., arXiv 2507.07981, Section 5.
+
+    Examples
+    --------
+    >>> from rankdiag.rewards import ResponseStates, token_coefficients
+    >>> h = [[1.0, 2.0]]
+    >>> rho = [token_coefficients(ResponseStates([[1.0, 0.0]], [0]), ResponseStates(h, [v]), [[1, 0], [0, 1], [0, 0]])
+    ...        for v in (0, 1)]
+    >>> [round(float(r[0, 0]), 6) for r in rho]
+    [0.48022, -0.155604]
+    """
+    left, right = _response(evaluation, "evaluation"), _response(train, "train")
+    words = _unembedding(unembedding, {"evaluation": [left], "train": [right]})
+    refuse_size(len(left) * len(right), "evaluation", (len(left), len(right)))
+    return _coefficients(_joined([left], "evaluation", words), _joined([right], "train", words), words)
+
+
+def reward_transfer(
+    chosen: Any,
+    rejected: Any,
+    evaluation: Any,
+    *,
+    kind: Literal["ex", "im"] = "ex",
+    unembedding: Any = None,
+    beta: float = 1.0,
+    lr: float = 1.0,
+    gap: Any = 0.0,
+) -> Floats:
+    """Change of the reward of each evaluated response by one gradient step on each training pair.
+
+    Parameters
+    ----------
+    chosen, rejected : array-like, shape (T, d), or sequence of ResponseStates
+        Both responses of each training pair: the final hidden states that an explicit head reads, or for an implicit
+        reward the states and tokens of whole responses.
+    evaluation : array-like, shape (E, d), or sequence of ResponseStates
+        Responses whose reward is watched, in the same form.
+    kind : {"ex", "im"}
+        Explicit reward: a linear head is trained. Implicit reward: the unembedding is trained.
+    unembedding : array-like or torch.Tensor, shape (V, d), optional
+        Rows of the output layer; needed for "im", refused for "ex".
+    beta : float
+        Scale of the implicit reward, > 0; "ex" ignores it.
+    lr : float
+        Step size, >= 0.
+    gap : float or array-like of shape (T,)
+        Present reward of the chosen less that of the rejected response of each training pair.
+
+    Returns
+    -------
+    ndarray of float64, shape (E, T)
+        Entry (e, t) is the change of the reward of response e by one step of gradient descent on -ln sigmoid(gap) of
+        pair t: exact for "ex", to first order in `lr` for "im".
+
+    Raises
+    ------
+    TypeError
+        If an argument has the wrong type.
+    ValueError
+        If shapes do not fit, a token lies outside the vocabulary, a number is not finite, or a change leaves float64.
+
+    Notes
+    -----
+    Hidden states are held fixed. "ex": lr g <h_e, h+ - h->, g = sigmoid(-gap). "im": lr g beta^2 times the sum of
+    rho_kl <h_k, h_l> (see `token_coefficients`) over the tokens of the chosen response less that of the rejected one.
+    No gradient of the unembedding is ever formed. "im" takes O(n m (d + V)) time for n evaluated and m training
+    tokens, and about 100 MiB, more only if a single response has more than 2048 tokens.
+
+    References
+    ----------
+    Razin et al., arXiv 2507.07981, Section 5 (learning dynamics of both kinds).
+
+    Examples
+    --------
+    >>> from rankdiag.rewards import ResponseStates, reward_transfer
+    >>> reward_transfer([[1.0, 0.0]], [[0.0, 1.0]], [[2.0, 0.0], [0.0, 4.0]], lr=0.5).tolist()
+    [[0.5], [-1.0]]
+    >>> plus, minus, other = (ResponseStates([[1.0, 2.0]], [v]) for v in (0, 1, 2))
+    >>> words = [[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]]
+    >>> bool(abs(reward_transfer([plus], [minus], [other], kind="im", unembedding=words)) < 2)
+    True
+    """
+    form = choice(kind, "kind", ("ex", "im"))
+    scale, step = real(beta, "beta", low=0.0, low_open=True), real(lr, "lr", low=0.0)
+    if form == "ex":
+        if unembedding is not None:
+            raise ValueError("`unembedding` must be None with kind='ex', which trains a head alone; got one")
+        sums = _explicit(chosen, rejected, evaluation)
+    else:
+        sums, step = _implicit(chosen, rejected, evaluation, unembedding), step * scale * scale
+    with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused below
+        change = np.asarray(sums * (step * _loss_weights(gap, sums.shape[1])) + 0.0, dtype=np.float64)
+    if not np.isfinite(change).all():
+        raise ValueError("`chosen`, `rejected` and `evaluation` have products beyond float64; scale the states down")
+    return change
+
+
+def _explicit(chosen: Any, rejected: Any, evaluation: Any) -> Floats:
+    plus, minus, watched = (
+        as_float64(value, name, ndim=2, expected="final hidden states (n, d)")
+        for value, name in ((chosen, "chosen"), (rejected, "rejected"), (evaluation, "evaluation"))
+    )
+    if plus.shape != minus.shape:
+        raise ValueError(f"`rejected` must have the shape of `chosen`, {plus.shape}; got {minus.shape}")
+    if watched.shape[1] != plus.shape[1]:
+        raise ValueError(f"`evaluation` must have shape (E, {plus.shape[1]}), as `chosen` has; got {watched.shape}")
+    refuse_size(len(watched) * len(plus), "evaluation", (len(watched), len(plus)))
+    with np.errstate(over="ignore", invalid="ignore"):
+        return np.asarray(watched @ (plus - minus).T, dtype=np.float64)
+
+
+def _implicit(chosen: Any, rejected: Any, evaluation: Any, unembedding: Any) -> Floats:
+    if unembedding is None:
+        raise ValueError("`unembedding` must be given with kind='im'; got None. Pass the weight of the output layer")
+    plus, minus = _responses(chosen, "chosen"), _responses(rejected, "rejected")
+    if len(plus) != len(minus):
+        raise ValueError(f"`rejected` must hold one response for each of {len(plus)} pairs; got {len(minus)}")
+    watched = _responses(evaluation, "evaluation")
+    refuse_size(2 * len(watched) * len(plus), "evaluation", (len(watched), len(plus)))
+    words = _unembedding(unembedding, {"chosen": plus, "rejected": minus, "evaluation": watched})
+    trained = [_joined(part, "chosen` or `rejected", words) for part in _groups([*plus, *minus])]
+    found = np.empty((len(watched), 2 * len(plus)))
+    row = 0
+    for some in _groups(watched):
+        left = _joined(some, "evaluation", words)
+        column = 0
+        for right in trained:
+            block = found[row : row + len(left.starts), column : column + len(right.starts)]
+            with np.errstate(over="ignore", invalid="ignore"):  # products of states; refused by the caller
+                table = _coefficients(left, right, words) * (left.states @ right.states.T)
+                block[:] = np.add.reduceat(np.add.reduceat(table, left.starts, axis=0), right.starts, axis=1)
+            column += len(right.starts)
+        row += len(left.starts)
+    return found[:, : len(plus)] - found[:, len(plus) :]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Tokens:
+    """Tokens of several responses, one after the other, each with the logarithm of its partition function."""
+
+    states: Floats
+    tokens: Ints
+    starts: Ints
+    log_norm: Floats
+
+    def probs(self, part: Floats) -> Floats:
+        return np.asarray(np.exp(self.states @ part.T - self.log_norm[:, None]), dtype=np.float64)
+
+
+def _coefficients(left: _Tokens, right: _Tokens, words: Any) -> Floats:
+    rho = np.asarray(left.tokens[:, None] == right.tokens, dtype=np.float64)
+    rho -= right.probs(_rows(words, left.tokens)).T
+    rho -= left.probs(_rows(words, right.tokens))
+    for part in _vocabulary(words, len(left.tokens) + len(right.tokens)):
+        rho += left.probs(part) @ right.probs(part).T
+    return rho
+
+
+def _joined(responses: Sequence[ResponseStates], name: str, words: Any) -> _Tokens:
+    lengths = [len(response) for response in responses]
+    states = np.concatenate([response.states for response in responses])
+    return _Tokens(
+        states,
+        np.concatenate([response.tokens for response in responses]),
+        np.cumsum([0, *lengths[:-1]]),
+        _log_norms(states, name, words),
+    )
+
+
+def _log_norms(states: Floats, name: str, words: Any) -> Floats:
+    """Return ln sum exp of the logits of each state, a block of the vocabulary at a time."""
+    top, total = np.full(len(states), -np.inf), np.zeros(len(states))
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # refused below
+        for part in _vocabulary(words, len(states)):
+            logits = states @ part.T
+            peak = np.maximum(top, logits.max(axis=1))
+            total = total * np.exp(top - peak) + np.exp(logits - peak[:, None]).sum(axis=1)
+            top = peak
+        norm = np.asarray(top + np.log(total), dtype=np.float64)
+    if not np.isfinite(norm).all():
+        raise ValueError(f"`{name}` has logits beyond float64; scale the states or `unembedding` down")
+    return norm
+
+
+def _rows(words: Any, index: Any) -> Floats:
+    return as_float64(words[index], "unembedding", expected="rows of the output layer (V, d)")
+
+
+def _vocabulary(words: Any, tokens: int) -> Iterator[Floats]:
+    step = max(1, _BLOCK // max(tokens, int(words.shape[1])))
+    for start in range(0, len(words), step):
+        yield _rows(words, slice(start, start + step))
+
+
+def _groups(responses: Sequence[ResponseStates]) -> Iterator[list[ResponseStates]]:
+    """Deal whole responses into groups of at most 2048 tokens; a longer response is a group of its own."""
+    group: list[ResponseStates] = []
+    count = 0
+    for response in responses:
+        if group and count + len(response) > _TOKENS:
+            yield group
+            group, count = [], 0
+        group.append(response)
+        count += len(response)
+    yield group
+
+
+def _response(value: Any, name: str) -> ResponseStates:
+    if not isinstance(value, ResponseStates):
+        raise TypeError(f"`{name}` must be ResponseStates; got {describe(value)}")
+    return value
+
+
+def _responses(value: Any, name: str) -> list[ResponseStates]:
+    if isinstance(value, (ResponseStates, str, bytes)) or not isinstance(value, Sequence):
+        raise TypeError(f"`{name}` must be a sequence of ResponseStates with kind='im'; got {describe(value)}")
+    found = [_response(entry, name) for entry in value]
+    if not found:
+        raise ValueError(f"`{name}` must hold at least one response; got none")
+    return found
+
+
+def _unembedding(value: Any, sides: Mapping[str, Sequence[ResponseStates]]) -> Any:
+    """Check the output layer against all responses; it becomes float64 in parts only."""
+    words = sliceable(value, "unembedding", "rows of the output layer (V, d)")
+    shape = tuple(words.shape)
+    if len(shape) != 2 or 0 in shape:
+        raise ValueError(f"`unembedding` must have shape (V, d), with no axis of length 0; got {shape}")
+    for name, responses in sides.items():
+        for response in responses:
+            if response.states.shape[1] != shape[1]:
+                raise ValueError(
+                    f"`{name}` must have states of width {shape[1]}, as `unembedding` has; "
+                    f"got {response.states.shape[1]}"
+                )
+            if int(response.tokens.max()) >= shape[0]:
+                raise ValueError(
+                    f"`{name}` must hold tokens below {shape[0]}, the rows of `unembedding`; "
+                    f"got {int(response.tokens.max())}"
+                )
+    return words
+
+
+def _loss_weights(gap: Any, count: int) -> Floats:
+    """Return g = sigmoid(-gap) of each training pair."""
+    array = as_float64(gap, "gap", expected="one difference of rewards, or one a pair (T,)")
+    if array.ndim and array.shape != (count,):
+        raise ValueError(f"`gap` must be a number or have shape ({count},), one a training pair; got {array.shape}")
+    return np.asarray(np.exp(-np.logaddexp(0.0, array)), dtype=np.float64)
