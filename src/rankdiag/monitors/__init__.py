@@ -7,5 +7,9 @@ __getattr__, __dir__, __all__ = attach(
     {
         "DisplacementCallback": "rankdiag.monitors._displacement",
         "DisplacementLimit": "rankdiag.monitors._limit",
+        "RewardLandscapeCallback": "rankdiag.monitors._rewards_callback",
+        "RewardLandscapeMonitor": "rankdiag.monitors._rewards",
+        "RewardStdMetric": "rankdiag.monitors._reward_metric",
+        "wrap_reward_fn": "rankdiag.monitors._rewards",
     },
 )

@@ -18,6 +18,7 @@ from rankdiag._version import __version__
 from rankdiag.language_models import EncodedPreferences
 from rankdiag.monitors._limit import DisplacementLimit
 from rankdiag.monitors._lines import Lines, describe_pairs, plain_list, summarise
+from rankdiag.monitors._reporting import log_through, trainer_class
 from rankdiag.monitors._score import Scorer, record_of
 from rankdiag.monitors._settings import (
     LossSettings,
@@ -41,6 +42,7 @@ __all__ = ["DisplacementCallback"]
 _LOG = logging.getLogger(__name__)
 _LOG.addHandler(logging.NullHandler())
 _PREFIX = "rankdiag/preference"
+_FEATURE = "DisplacementCallback"
 _STATE = "rankdiag.DisplacementCallback"  # under which the state of the trainer keeps what a resumed run needs
 Event = Literal["step", "evaluate", "end", "best_model"]
 Baseline = Literal["start", "precomputed", "resume"]
@@ -210,7 +212,7 @@ class DisplacementCallback(TrainerCallback):  # type: ignore[misc] # transformer
             If `window_log` asks for rewards that are no plain sums against a fixed reference: ``ld_alpha`` or
             ``sync_ref_model`` of TRL.
         """
-        base = _trainer_class()
+        base = trainer_class(_FEATURE)
         if not isinstance(trainer, base):
             raise TypeError(f"`trainer` must be a transformers.Trainer; got {describe(trainer)}")
         if self.window_log:
@@ -225,7 +227,7 @@ class DisplacementCallback(TrainerCallback):  # type: ignore[misc] # transformer
         return self._trainer() if self._trainer is not None else None
 
     def _log(self, state: Any, control: Any, logs: dict[str, float], *, reporters: bool = True) -> None:
-        """Log through the method that every trainer inherits: those of TRL override it and empty their own window."""
+        """Log to every reporter while they listen, and to the history alone after that."""
         trainer = self._bound
         if trainer is None:
             return
@@ -233,10 +235,7 @@ class DisplacementCallback(TrainerCallback):  # type: ignore[misc] # transformer
         if not reporters:  # at the very end they have closed their run, and some would open another one
             state.log_history.append({**named, "epoch": state.epoch, "step": state.global_step})
             return
-        wanted = control.should_log
-        _trainer_class().log(trainer, named)
-        for flags in (control, trainer.control):  # logging marks the step as logged; the trainer's own turn is to come
-            flags.should_log = wanted
+        log_through(trainer, control, named, _FEATURE)
 
     def _key(self, name: str) -> str:
         parts = [_PREFIX, self.name, "since_resume" if self.baseline == "resume" else None, name]
@@ -496,10 +495,6 @@ class _Clock(contextlib.AbstractContextManager["_Clock"]):
     def __exit__(self, *error: object) -> None:
         self.seconds = time.perf_counter() - self.began
         self.callback.seconds += self.seconds
-
-
-def _trainer_class() -> Any:
-    return optional("transformers", extra="hf", feature="DisplacementCallback").Trainer
 
 
 def _is_half(model: Any) -> bool:

@@ -1,0 +1,146 @@
+"""Moments of the rewards of prompt groups that lie in several parts: made, merged by key, and read."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rankdiag.rewards._moments import row_moments
+
+__all__ = ["Groups", "group_moments", "merge_groups", "rows_of", "spread_readings"]
+
+Floats = NDArray[np.float64]
+
+
+@dataclass(frozen=True, slots=True)
+class Groups:
+    """Moments of P groups; every array but `keys` has P entries along its last axis.
+
+    Attributes
+    ----------
+    keys : ndarray of int64, shape (P,)
+        Names of the groups; one may stand there more than once, with the parts of its rewards.
+    count, mean, m2, min, max : ndarray of float64, shape (..., P)
+        Scored rewards, their mean, the sum of squares about it, and their ends; 0, 0, 0, inf, -inf if there are none.
+    """
+
+    keys: NDArray[np.int64]
+    count: Floats
+    mean: Floats
+    m2: Floats
+    min: Floats
+    max: Floats
+
+    @property
+    def moments(self) -> tuple[Floats, Floats, Floats, Floats, Floats]:
+        """Everything but the keys."""
+        return self.count, self.mean, self.m2, self.min, self.max
+
+
+def rows_of(keys: NDArray[np.int64], values: Floats) -> tuple[NDArray[np.int64], Floats]:
+    """Return distinct keys in ascending order, and values (..., n) as rows (..., P, k), padded with NaN."""
+    if len(keys) > 1 and not (keys[1:] >= keys[:-1]).all():
+        order = np.argsort(keys, kind="stable")
+        keys, values = keys[order], values[..., order]
+    starts = np.flatnonzero(np.r_[True, keys[1:] != keys[:-1]]) if len(keys) else np.zeros(0, dtype=np.int64)
+    sizes = np.diff(np.r_[starts, len(keys)])
+    width = int(sizes.max(initial=0))
+    if len(keys) == width * len(starts):
+        return keys[starts], values.reshape(*values.shape[:-1], len(starts), width)
+    rows = np.full((*values.shape[:-1], len(starts), width), np.nan)
+    within = np.arange(len(keys)) - np.repeat(starts, sizes)
+    rows[..., np.repeat(np.arange(len(starts)), sizes), within] = values
+    return keys[starts], rows
+
+
+def group_moments(keys: NDArray[np.int64], rows: Floats) -> Groups:
+    """Return the moments of rows (..., P, k) of rewards; NaN is left out."""
+    if not rows.size:
+        none = np.zeros(rows.shape[:-1])
+        return Groups(keys, none, none, none, none + np.inf, none - np.inf)
+    found = row_moments(rows, ddof=0)
+    empty = found.count == 0
+    return Groups(
+        keys,
+        found.count.astype(np.float64),
+        np.where(empty, 0.0, found.mean),
+        np.where(empty, 0.0, found.var) * found.count,
+        np.where(empty, np.inf, found.min),
+        np.where(empty, -np.inf, found.max),
+    )
+
+
+def merge_groups(parts: Sequence[Groups]) -> Groups:
+    """Return the groups of all parts, each key once, in ascending order.
+
+    Any number of parts of a group are merged at once, as Chan's formula does it for two: sums of squares about a mean
+    are added, and what lies between the means; squares are never subtracted.
+    """
+    keys = np.concatenate([part.keys for part in parts])
+    columns = [np.concatenate(arrays, axis=-1) for arrays in zip(*(part.moments for part in parts), strict=True)]
+    order = np.argsort(keys, kind="stable")
+    keys = keys[order]
+    count, mean, m2, low, high = (column[..., order] for column in columns)
+    starts = np.flatnonzero(np.r_[True, keys[1:] != keys[:-1]]) if len(keys) else np.zeros(0, dtype=np.int64)
+    if len(starts) == len(keys):
+        return Groups(keys, count, mean, m2, low, high)
+    sizes = np.diff(np.r_[starts, len(keys)])
+    with np.errstate(over="ignore", invalid="ignore"):  # rewards whose squares float64 cannot hold end as inf
+        lowest = np.minimum.reduceat(low, starts, axis=-1)
+        highest = np.maximum.reduceat(high, starts, axis=-1)
+        base = np.where(
+            np.isfinite(lowest), lowest, 0.0
+        )  # an entry of the group: equal rewards keep their mean exactly
+        total = np.add.reduceat(count, starts, axis=-1)
+        gap = np.where(count > 0, mean - np.repeat(base, sizes, axis=-1), 0.0)
+        offset = np.add.reduceat(count * gap, starts, axis=-1) / np.maximum(total, 1.0)
+        between = count * (gap - np.repeat(offset, sizes, axis=-1)) ** 2
+        squares = np.add.reduceat(m2 + between, starts, axis=-1)
+        return Groups(keys[starts], total, base + offset, np.where(lowest >= highest, 0.0, squares), lowest, highest)
+
+
+def spread_readings(groups: Groups, equal: NDArray[np.bool_], low_std: float) -> dict[str, float]:
+    """Return what the moments (P,) of groups say about spread: within groups, and beside that between them.
+
+    Groups with fewer than 2 scored rewards have no variance and are left out of what needs one. What is not defined is
+    NaN.
+    """
+    defined = groups.count >= 2
+    n = groups.count[defined]
+    if not len(n):
+        return {}
+    with np.errstate(over="ignore", invalid="ignore"):
+        var = np.where(equal[defined], 0.0, groups.m2[defined] / (n - 1.0))
+        std = np.sqrt(var)
+        quantiles = np.quantile(std, (0.1, 0.5, 0.9))
+        found = {
+            "within_std_rms": float(np.sqrt(var.mean())),
+            "within_std_q10": float(quantiles[0]),
+            "within_std_q50": float(quantiles[1]),
+            "within_std_q90": float(quantiles[2]),
+            "frac_zero_std": float((var == 0).mean()),
+            "frac_low_std": float((std <= low_std).mean()),
+            "effective_prompts": float((var > 0).sum()),
+        }
+        return found | _between(groups, equal, float(var.mean()))
+
+
+def _between(groups: Groups, equal: NDArray[np.bool_], mean_var: float) -> dict[str, float]:
+    """Return ICC(1) and the normalised variance: spread within prompts beside that of all rewards."""
+    some = groups.count >= 1
+    n, mean = groups.count[some], groups.mean[some]
+    rewards, prompts = float(n.sum()), len(n)
+    within = float(np.where(equal[some], 0.0, groups.m2[some]).sum())
+    middle = mean[0] + (n * (mean - mean[0])).sum() / rewards
+    between = float((n * (mean - middle) ** 2).sum())
+    if groups.min[some].min() == groups.max[some].max() or within + between == 0.0:
+        return {"icc": float("nan"), "normalised_variance": float("nan")}
+    normalised = mean_var / ((within + between) / (rewards - 1.0))
+    if prompts < 2 or rewards <= prompts:
+        return {"icc": float("nan"), "normalised_variance": normalised}
+    msw, msb = within / (rewards - prompts), between / (prompts - 1)
+    k0 = (rewards - float((n * n).sum()) / rewards) / (prompts - 1)
+    return {"icc": (msb - msw) / (msb + (k0 - 1.0) * msw), "normalised_variance": normalised}
