@@ -5,37 +5,36 @@ from __future__ import annotations
 import math
 import warnings
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal, NamedTuple, cast
+from typing import Any, ClassVar, Literal, cast
 
 import numpy as np
 from numpy.typing import NDArray
 
-from rankdiag._array import as_float64
+from rankdiag._document import Document, KeyNumber
 from rankdiag._meta import Meta
 from rankdiag._result import Result
 from rankdiag._rng import as_generator
-from rankdiag._validate import choice, describe, integer, real
+from rankdiag._validate import choice, integer, real
+from rankdiag.rewards._std_bounds import (
+    CERTIFIED,
+    Certified,
+    check_range,
+    finite_moments,
+    require_ends,
+    require_inside,
+    reward_rows,
+    row_bounds,
+    unit_radius,
+)
 
-__all__ = [
-    "Bounds",
-    "SequentialStd",
-    "StdInterval",
-    "check_range",
-    "reward_array",
-    "row_bounds",
-    "row_std",
-    "std_interval",
-]
+__all__ = ["SequentialStd", "StdInterval", "std_interval"]
 
 Floats = NDArray[np.float64]
-Certified = Literal["maurer_pontil", "self_bounding", "binary_exact"]
 State = Literal["low", "high", "continue", "exhausted"]
 
-_CERTIFIED: tuple[Certified, ...] = ("maurer_pontil", "self_bounding", "binary_exact")
-_METHODS = (*_CERTIFIED, "chi2", "bootstrap")
+_METHODS = (*CERTIFIED, "chi2", "bootstrap")
 _RESAMPLES = 2000
 _FIRST_LOOK = 8
-_HALVINGS = 60  # of [0, 1/2]: below the spacing of float64
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -77,159 +76,31 @@ class StdInterval(Result):
     sides: str
     reason: str | None
 
+    def document(self) -> Document:
+        """Return the std, its bounds and how they were made.
 
-class Bounds(NamedTuple):
-    """Readings of many rows at once: valid rewards, std (ddof=1), and its bounds; NaN below two valid rewards."""
-
-    count: NDArray[np.int64]
-    std: Floats
-    lower: Floats
-    upper: Floats
-
-
-def check_range(value: Any) -> tuple[float, float]:
-    """Check a pair (lo, hi) of finite ends with lo < hi and return it as floats."""
-    if isinstance(value, (str, bytes)) or not hasattr(value, "__len__") or len(value) != 2:
-        raise TypeError(f"`reward_range` must be a pair (lo, hi); got {describe(value)}")
-    low, high = real(value[0], "reward_range[0]"), real(value[1], "reward_range[1]")
-    if not low < high or not math.isfinite(high - low):
-        raise ValueError(f"`reward_range` must be a pair lo < hi with a finite difference; got ({low:g}, {high:g})")
-    return low, high
-
-
-def reward_array(values: Any, name: str, *, ndim: tuple[int, ...]) -> Floats:
-    """Return rewards as float64 with NaN for what could not be scored; a RewardTable gives its values."""
-    if hasattr(values, "prompt_ids"):
-        values = values.values
-    array = as_float64(values, name, finite=False, allow_empty=True, expected="an array of rewards")
-    if array.ndim not in ndim:
-        allowed = " or ".join(f"{axes}-D" for axes in ndim)
-        raise ValueError(f"`{name}` must be {allowed}; got shape {array.shape}")
-    if array.size == 0:
-        raise ValueError(f"`{name}` must hold at least one reward; got shape {array.shape}")
-    infinite = np.isinf(array)
-    if infinite.any():
-        place = np.unravel_index(int(infinite.argmax()), array.shape)
-        where = f"row {place[0]}, column {place[1]}" if array.ndim == 2 else f"entry {place[0]}"
-        raise ValueError(f"`{name}`: rewards contain +-inf at {where}; mark unscorable rollouts with NaN")
-    return cast("Floats", array)
-
-
-def require_inside(array: Floats, low: float, high: float, name: str) -> None:
-    """Refuse rewards outside the range."""
-    outside = (array < low) | (array > high)
-    if outside.any():
-        value = float(array[outside][0])
-        raise ValueError(f"`reward_range` [{low:g}, {high:g}] must contain all rewards of `{name}`; got {value:.6g}")
-
-
-def row_std(values: Floats) -> tuple[NDArray[np.int64], Floats]:
-    """Return valid rewards and std (ddof=1) of each row; NaN below two valid rewards, exactly 0 where all are equal."""
-    valid = ~np.isnan(values)
-    count = valid.sum(axis=-1)
-    top = np.where(valid, values, -np.inf).max(axis=-1)
-    low = np.where(valid, values, np.inf).min(axis=-1)
-    scale = np.where(count > 0, np.maximum(np.abs(top), np.abs(low)), 1.0)
-    scale = np.where(scale > 0, scale, 1.0)
-    unit = np.where(valid, values / scale[..., None], 0.0)  # in [-1, 1], so that squares neither overflow nor vanish
-    mean = unit.sum(axis=-1) / np.maximum(count, 1)
-    centred = np.where(valid, unit - mean[..., None], 0.0)
-    square = (centred**2).sum(axis=-1) - centred.sum(axis=-1) ** 2 / np.maximum(count, 1)
-    with np.errstate(over="ignore"):  # two rewards near the end of float64 have a std beyond it
-        std = np.sqrt(np.maximum(square, 0.0) / np.maximum(count - 1, 1)) * scale
-    return count, np.where(count < 2, np.nan, np.where(top == low, 0.0, std))
-
-
-def row_bounds(
-    values: Floats, *, method: Certified, reward_range: tuple[float, float], delta: float, two: bool
-) -> Bounds:
-    """Return certified bounds of the std of every row.
-
-    Parameters
-    ----------
-    values : ndarray of float64, shape (N, k)
-        Rewards inside the range, NaN where unscorable.
-    method : {"maurer_pontil", "self_bounding", "binary_exact"}
-        Certified ones only; for "binary_exact" every reward is an end of the range.
-    reward_range : tuple of float
-        Ends (lo, hi).
-    delta : float
-        Error probability of each row, in (0, 1).
-    two : bool
-        Whether both bounds hold together (delta / 2 on each) or each on its own.
-
-    Returns
-    -------
-    Bounds
-        NaN for rows with fewer than two valid rewards.
-
-    Notes
-    -----
-    Time and memory O(N k).
-    """
-    low, high = reward_range
-    width = high - low
-    each = delta / 2 if two else delta
-    if method == "binary_exact":
-        count, std = row_std(values)
-        successes = (values == high).sum(axis=-1)
-        lower, upper = _binary_bounds(np.minimum(successes, count - successes), count, each, two)
-    else:
-        count, std = row_std((values - low) / width)
-        with np.errstate(invalid="ignore"):  # NaN rows stay NaN
-            lower, upper = _tail_bounds(std, _radius(count, each), method)
-        std = std * width
-    few = count < 2
-    lower, upper = (np.where(few, np.nan, bound * width) for bound in (lower, upper))
-    return Bounds(count, std, lower, upper)
-
-
-def _radius(count: NDArray[np.int64], delta: float) -> Floats:
-    """Return sqrt(2 ln(1/delta) / (n - 1)), for rewards in [0, 1]."""
-    return cast("Floats", np.sqrt(-2.0 * math.log(delta) / np.maximum(count - 1, 1)))
-
-
-def _tail_bounds(std: Floats, radius: Floats, method: Certified) -> tuple[Floats, Floats]:
-    """Turn the two tails of the sample variance of rewards in [0, 1] into bounds of the standard deviation."""
-    if method == "maurer_pontil":
-        lower, upper = std - radius, std + radius
-    else:
-        upper = radius / 2 + np.sqrt(std**2 + radius**2 / 4)
-        # (V + r^2/4)^2 - r^2 (V + r^2/16) = V (V - r^2/2): the difference without cancellation
-        total = std**2 + radius**2 / 4 + radius * np.sqrt(std**2 + radius**2 / 16)
-        lower = std * np.sqrt(np.maximum(std**2 - radius**2 / 2, 0.0) / total)
-    return np.clip(lower, 0.0, 0.5), np.clip(upper, 0.0, 0.5)
-
-
-def _binary_bounds(
-    rarer: NDArray[np.int64], count: NDArray[np.int64], delta: float, two: bool
-) -> tuple[Floats, Floats]:
-    """Bound sqrt(p(1-p)) from how often the rarer of two rewards was seen; `delta` is that of one side."""
-    from scipy.special import betaincinv
-
-    m, n = rarer.astype(np.float64), np.maximum(count, 1).astype(np.float64)
-    low = np.where(m > 0, betaincinv(np.maximum(m, 1.0), n - m + 1.0, delta), 0.0)
-    # the other end p_U is never above 1 - p_L, so that the smaller end of the map is always that of p_L
-    high = betaincinv(m + 1.0, np.maximum(n - m, 1.0), 1.0 - delta) if two else _folded_upper(m, n, delta)
-    high = np.minimum(high, 0.5)
-    return np.sqrt(low * (1.0 - low)), np.sqrt(high * (1.0 - high))
-
-
-def _folded_upper(m: Floats, n: Floats, delta: float) -> Floats:
-    """Return the largest q <= 1/2 under which the rarer reward comes up at most m times with probability >= delta."""
-    from scipy.special import bdtr, bdtrc
-
-    def chance(q: Floats) -> Floats:  # of m or fewer, or of n - m or more; the two meet where 2m >= n
-        both = bdtr(m, n, q) + bdtrc(np.maximum(n - m - 1.0, 0.0), n, q)
-        return cast("Floats", np.where(2 * m >= n - 1, 1.0, both))
-
-    low, high = np.zeros_like(m), np.full_like(m, 0.5)
-    open_ended = chance(high) >= delta
-    for _ in range(_HALVINGS):
-        middle = (low + high) / 2
-        above = chance(middle) >= delta
-        low, high = np.where(above, middle, low), np.where(above, high, middle)
-    return np.where(open_ended, 0.5, high)
+        Returns
+        -------
+        Document
+            What is NaN is left out.
+        """
+        together = "together" if self.sides == "two" else "on its own"
+        each = f"Holds {together} with probability {1 - self.delta:.4g}, by {self.method}."
+        numbers = (
+            ("std", self.std, "Of these rollouts."),
+            ("lower bound", self.lower, each),
+            ("upper bound", self.upper, each),
+            ("radius", self.radius, "Before clipping to what is possible."),
+        )
+        return Document(
+            title="How sure the spread of one prompt is",
+            verdict=self.verdict,
+            explanation=self.explanation,
+            key_numbers=tuple(
+                KeyNumber(label=label, value=value, doc=doc) for label, value, doc in numbers if not math.isnan(value)
+            ),
+            notes=self.notes(),
+        )
 
 
 def std_interval(
@@ -269,8 +140,8 @@ def std_interval(
     TypeError
         If an argument has the wrong type.
     ValueError
-        If there are fewer than two valid rewards, the range is missing or does not contain them, or an option is not
-        in its list.
+        If there are fewer than two valid rewards, they are infinite or too far apart for float64 to hold their squares,
+        the range is missing or does not contain them, or an option is not in its list.
 
     Notes
     -----
@@ -278,12 +149,17 @@ def std_interval(
 
     * "maurer_pontil": s - r and s + r ([MP] Theorem 10). At hi - lo = 1, delta = .05, r is .816 at n = 10 and .153 at
       n = 256: ten rollouts never certify a small spread.
-    * "self_bounding": the two tails of s^2 behind that theorem ([MP] Theorem 7), solved for sigma without its last
-      relaxation (derived here): upper r/2 + sqrt(s^2 + r^2/4); lower^2 = s^2 + r^2/4 - r sqrt(s^2 + r^2/16), 0 where
-      s^2 <= r^2/2. Never wider than "maurer_pontil", and half as wide where s is well above r.
-    * "binary_exact": rewards are lo or hi only; Clopper-Pearson ends of p mapped through (hi - lo) sqrt(p(1-p)). With
-      sides "one" the upper bound folds both tails together (derived here): p near 1/2 can be missed on either side, so
-      the map of two one-sided ends would fail with probability up to 2 delta.
+    * "self_bounding" (derived here): the two tails of s^2 behind that theorem solved for sigma, without the relaxation
+      of its last step. On [0, 1] coordinate k can lower Z = n s^2 by (x_k - mean of the others)^2 <= 1 at most; the
+      squares of these add up to at most n/(n-1) Z, so that [MP] Theorem 7 gives, each with probability 1 - delta,
+      sigma^2 - s^2 <= r sigma and s^2 - sigma^2 <= r^2/4 + r sqrt(sigma^2 + r^2/16). Hence upper r/2 +
+      sqrt(s^2 + r^2/4) and lower^2 = s^2 + r^2/4 - r sqrt(s^2 + r^2/16), 0 where s^2 <= r^2/2. Never wider than
+      "maurer_pontil"; its distances from s tend to half of r as r falls below s.
+    * "binary_exact": rewards are lo or hi only. Clopper-Pearson ends of p mapped through (hi - lo) sqrt(p(1-p)), but
+      with sides "one" the upper bound is the largest sigma under which the rarer reward comes up as seldom as it did
+      with probability >= delta (derived here). The map of the two one-sided ends of p does not hold at 1 - delta, for
+      p near 1/2 is missed on either side: at n = 5, p = 1/2, delta = .05 its upper bound is .498 < sigma in 2 of 32
+      cases.
     * "chi2": normal rewards only; s sqrt((n-1)/q) with q the quantiles of chi-squared with n - 1 degrees of freedom.
     * "bootstrap": BCa with 2000 resamples, no guarantee at small n; NaN and a reason where it is degenerate.
 
@@ -303,7 +179,7 @@ def std_interval(
     >>> round(wide.lower, 3), round(wide.radius, 3)
     (0.348, 0.153)
     """
-    array = reward_array(values, "values", ndim=(1,))
+    array = _one_row(values, "values")
     method = choice(method, "method", cast("tuple[Any, ...]", _METHODS))
     sides = choice(sides, "sides", cast("tuple[Any, ...]", ("one", "two")))
     delta = real(delta, "delta", low=0.0, high=1.0, low_open=True, high_open=True)
@@ -312,10 +188,10 @@ def std_interval(
         raise ValueError(f"`values` must hold at least 2 valid rewards, for the std needs two; got {len(valid)}")
     span = None if reward_range is None else check_range(reward_range)
     if span is not None:
-        require_inside(array, *span, "values")
-    if method in _CERTIFIED:
-        return _certified(valid, cast("Certified", method), span, delta, sides)
-    std = float(row_std(valid[None])[1][0])
+        require_inside(array, span, "values")
+    if method in CERTIFIED:
+        return _certified(valid, method, span, delta, sides, "values")
+    std = float(finite_moments(valid[None], "values").std[0])
     each = delta / 2 if sides == "two" else delta
     if method == "chi2":
         return _interval_result(std, _chi2(std, len(valid), each), "chi2", delta, sides, len(valid))
@@ -326,28 +202,26 @@ def std_interval(
     return _interval_result(std, ends, "bootstrap", delta, sides, len(valid), reason=reason, seed=seed)
 
 
+def _one_row(values: Any, name: str) -> Floats:
+    rows, single = reward_rows(values, name)
+    if not single:
+        raise ValueError(f"`{name}` must be rewards (n,) of one prompt; got shape {rows.shape}")
+    row: Floats = rows[0]
+    return row
+
+
 def _certified(
-    valid: Floats, method: Certified, span: tuple[float, float] | None, delta: float, sides: str
+    valid: Floats, method: Certified, span: tuple[float, float] | None, delta: float, sides: str, name: str
 ) -> StdInterval:
     if span is None:
         raise ValueError(f"`reward_range` is required by {method!r}: pass the ends of all possible rewards; got None")
     if method == "binary_exact":
         require_ends(valid, span)
-    found = row_bounds(valid[None], method=method, reward_range=span, delta=delta, two=sides == "two")
+    found = row_bounds(valid[None], method=method, reward_range=span, delta=delta, two=sides == "two", name=name)
     each = delta / 2 if sides == "two" else delta
-    radius = float(_radius(found.count, each)[0]) * (span[1] - span[0]) if method == "maurer_pontil" else math.nan
+    radius = float(unit_radius(found.count, each)[0]) * (span[1] - span[0]) if method == "maurer_pontil" else math.nan
     ends = float(found.lower[0]), float(found.upper[0])
     return _interval_result(float(found.std[0]), ends, method, delta, sides, len(valid), radius=radius, span=span)
-
-
-def require_ends(valid: Floats, span: tuple[float, float]) -> None:
-    """Refuse rewards that are neither end of the range."""
-    between = (valid != span[0]) & (valid != span[1])
-    if between.any():
-        raise ValueError(
-            f"'binary_exact' needs rewards that are {span[0]:g} or {span[1]:g}, the ends of `reward_range`; got "
-            f"{float(valid[between][0]):.6g}. Use 'maurer_pontil'"
-        )
 
 
 def _interval_result(
@@ -463,7 +337,7 @@ class SequentialStd:
     --------
     >>> from rankdiag.rewards import SequentialStd
     >>> rule = SequentialStd(0.2, reward_range=(0, 1), max_rollouts=1024, method="binary_exact")
-    >>> rule.update([0.0] * 8), rule.update([0.0] * 150)
+    >>> rule.update([0.0] * 8), rule.update([0.0] * 300)
     ('continue', 'low')
     """
 
@@ -480,7 +354,7 @@ class SequentialStd:
         self.reward_range = check_range(reward_range)
         self.delta = real(delta, "delta", low=0.0, high=1.0, low_open=True, high_open=True)
         self.max_rollouts = integer(max_rollouts, "max_rollouts", low=2)
-        self.method = choice(method, "method", _CERTIFIED)
+        self.method = choice(method, "method", CERTIFIED)
         self._rewards: list[Floats] = []
         self._count = 0
         self._looks = 0
@@ -509,7 +383,7 @@ class SequentialStd:
             return self._interval
         low, high = self.reward_range
         first = min(_FIRST_LOOK, self.max_rollouts)
-        found = _interval_result(
+        return _interval_result(
             math.nan,
             (0.0, (high - low) / 2),
             self.method,
@@ -518,7 +392,6 @@ class SequentialStd:
             self._count,
             reason=f"no look yet: the first is at {first} rewards",
         )
-        return found
 
     def update(self, rewards: Any) -> State:
         """Take more rewards, in the order in which they were drawn.
@@ -538,10 +411,10 @@ class SequentialStd:
         TypeError
             If they are no rewards.
         ValueError
-            If they are not 1-D, infinite or outside the range, or no end of it with "binary_exact".
+            If they are not 1-D, empty, infinite or outside the range, or no end of it with "binary_exact".
         """
-        array = reward_array(rewards, "rewards", ndim=(1,))
-        require_inside(array, *self.reward_range, "rewards")
+        array = _one_row(rewards, "rewards")
+        require_inside(array, self.reward_range, "rewards")
         valid = array[~np.isnan(array)]
         if self.method == "binary_exact":
             require_ends(valid, self.reward_range)
@@ -559,7 +432,7 @@ class SequentialStd:
         spent = 6.0 * self.delta / (math.pi * self._looks) ** 2
         seen = np.concatenate(self._rewards)
         self._rewards = [seen]
-        self._interval = _certified(seen, self.method, self.reward_range, spent, "two")
+        self._interval = _certified(seen, self.method, self.reward_range, spent, "two", "rewards")
         if self._interval.upper <= self.tau:
             self._state = "low"
         elif self._interval.lower > self.tau:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, cast
 
@@ -12,7 +11,7 @@ from numpy.typing import NDArray
 from rankdiag._meta import Meta
 from rankdiag._result import Result
 from rankdiag._validate import choice, integer
-from rankdiag.rewards._intervals import reward_array, row_std
+from rankdiag.rewards._std_bounds import finite_moments, reward_rows
 
 __all__ = ["TrlBatchMetrics", "trl_batch_metrics"]
 
@@ -110,26 +109,31 @@ def trl_batch_metrics(
         raise ValueError(
             "`scale_rewards` must be 'group' or 'none' for trainer 'rloo', which does not scale; got 'batch'"
         )
-    array = reward_array(rewards, "rewards", ndim=(1, 2))
-    if array.ndim == 2 and array.shape[1] != size:
+    array, flat = reward_rows(rewards, "rewards")
+    if not flat and array.shape[1] != size:
         raise ValueError(f"`rewards` must have {size} columns, as `num_generations` says; got shape {array.shape}")
     if array.size % size:
         raise ValueError(f"`rewards` must hold a multiple of `num_generations` = {size} entries; got {array.size}")
     grouped = array.reshape(-1, size)
-    group_std = row_std(grouped)[1] if size > 1 else np.zeros(len(grouped))
-    scored, batch_std = (part[0] for part in row_std(array.reshape(1, -1)))
-    reward = _mean(grouped.reshape(1, -1))[0, 0]
+    whole, groups = finite_moments(array.reshape(1, -1), "rewards"), finite_moments(grouped, "rewards")
+    group_std = groups.std if size > 1 else np.zeros(len(grouped))
+    scored, reward, batch_std = int(whole.count[0]), float(whole.mean[0]), float(whole.std[0])
     scaling = group_std
     if scale == "batch":
         scaling = np.full(len(grouped), batch_std if array.size > 1 else 0.0)
-    advantages = _grpo(grouped, scaling, scale) if trainer == "grpo" else _rloo(grouped)
-    advantages = np.where(np.isnan(advantages), 0.0, advantages).reshape(array.shape)
+    advantages = grouped - groups.mean[:, None]
+    if trainer == "rloo":
+        several = np.where(groups.count > 1, groups.count, np.nan)
+        advantages = advantages * (several / (several - 1.0))[:, None]
+    elif scale != "none":
+        advantages = advantages / (scaling + _GRPO_EPSILON)[:, None]
+    advantages = np.where(np.isnan(advantages), 0.0, advantages).reshape(-1 if flat else grouped.shape)
     share = float((scaling <= _ZERO).mean())  # NaN is no zero, and stays in the denominator
     for part in (group_std, advantages):
         part.flags.writeable = False
     return TrlBatchMetrics(
-        reward=float(reward),
-        reward_std=float(batch_std),
+        reward=reward,
+        reward_std=batch_std,
         group_std=group_std,
         frac_reward_zero_std=share,
         advantages=advantages,
@@ -138,34 +142,11 @@ def trl_batch_metrics(
             definition=f"reward figures of TRL's {trainer.upper()} trainer for one batch",
             ddof=1,
             units="reward",
-            n=int(scored),
-            skipped={"rewards": f"{array.size - int(scored)} of {array.size} unscorable"}
-            if scored < array.size
-            else {},
+            n=scored,
+            skipped={"rewards": f"{array.size - scored} of {array.size} unscorable"} if scored < array.size else {},
             details={"num_generations": size, "trainer": trainer, "scale_rewards": scale},
         ),
     )
-
-
-def _mean(rows: Floats) -> Floats:
-    """Return the means of the valid entries as a column; NaN where there are none."""
-    valid = ~np.isnan(rows)
-    count = valid.sum(axis=1, keepdims=True)
-    mean = np.where(valid, rows / np.maximum(count, 1), 0.0).sum(axis=1, keepdims=True)  # shares first: no overflow
-    return np.where(count > 0, mean, np.nan)
-
-
-def _grpo(grouped: Floats, scaling: Floats, scale: str) -> Floats:
-    with np.errstate(over="ignore"):  # rewards at both ends of float64
-        advantages = grouped - _mean(grouped)
-        return advantages if scale == "none" else advantages / (scaling[:, None] + _GRPO_EPSILON)
-
-
-def _rloo(grouped: Floats) -> Floats:
-    count = (~np.isnan(grouped)).sum(axis=1, keepdims=True)
-    factor = np.where(count > 1, count / np.maximum(count - 1, 1), math.nan)
-    with np.errstate(over="ignore"):  # rewards at both ends of float64
-        return cast("Floats", (grouped - _mean(grouped)) * factor)
 
 
 def _explain(share: float, groups: int, scale: str) -> str:
