@@ -259,7 +259,7 @@ def _interval_result(
             units="reward",
             n=n,
             seed=seed,
-            details={} if span is None else {"reward range": list(span)},
+            details={} if span is None else {"reward range": f"{span[0]:g} to {span[1]:g}"},
         ),
     )
 
