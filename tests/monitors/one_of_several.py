@@ -6,6 +6,7 @@ import json
 import os
 import sys
 import warnings
+from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
@@ -39,6 +40,40 @@ def sharded(model_folder: Path, out: Path) -> None:
     record = _score.Scorer(model, encode_preferences(many_pairs(), tiny_tokenizer()), settings).score()
     result = {"chosen": record.chosen.tolist(), "rejected": record.rejected.tolist(), "training": model.training}
     (out / f"rank{settings.process_index}.json").write_text(json.dumps(result))
+
+
+def rewarded(model_folder: Path, out: Path, monitored: bool) -> None:
+    """Train with GRPO on groups of four, six completions in each process."""
+    from monitors.rewards_run import Rewards, reward_trainer
+    from rankdiag.monitors import RewardLandscapeCallback, RewardLandscapeMonitor, wrap_reward_fn
+
+    warnings.simplefilter("error")
+    warnings.filterwarnings("ignore", message="`(is_)?gradient_checkpointing")
+    rewards, monitor = Rewards(), RewardLandscapeMonitor()
+    functions = rewards.functions("grpo")
+    if monitored:
+        functions = [wrap_reward_fn(function, monitor) for function in functions]
+    trainer = reward_trainer(
+        model_folder,
+        out / "run",
+        "grpo",
+        functions,
+        per_device_train_batch_size=6,
+        max_steps=3,
+        ddp_backend="gloo",
+    )
+    assert trainer.args.world_size == 2
+    if monitored:
+        RewardLandscapeCallback(monitor).bind(trainer)
+    trainer.train()
+    result = {
+        "calls": rewards.calls,
+        "readings": monitor.readings,
+        "ours": records(trainer, ours=True),
+        "theirs": records(trainer, ours=False),
+        "weights": [sha256(value.numpy().tobytes()).hexdigest() for value in trainer.model.state_dict().values()],
+    }
+    (out / f"rank{trainer.args.process_index}.json").write_text(json.dumps(result))
 
 
 def main(model_folder: Path, out: Path, kind: str, monitored: bool) -> None:
@@ -86,6 +121,8 @@ def main(model_folder: Path, out: Path, kind: str, monitored: bool) -> None:
 if __name__ == "__main__":
     if sys.argv[3] == "sharded":
         sharded(Path(sys.argv[1]), Path(sys.argv[2]))
+    elif sys.argv[3] == "rewards":
+        rewarded(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[4] == "monitored")
     else:
         main(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], sys.argv[4] == "monitored")
     torch.distributed.barrier()

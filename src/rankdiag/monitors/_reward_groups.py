@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import hashlib
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rankdiag._array import as_float64
 from rankdiag.rewards._moments import row_moments
+from rankdiag.rewards._table import canonical_json
 
-__all__ = ["Groups", "group_moments", "merge_groups", "rows_of", "spread_readings"]
+__all__ = [
+    "Groups",
+    "as_rewards",
+    "group_moments",
+    "merge_groups",
+    "prompt_keys",
+    "rows_of",
+    "spread_readings",
+    "text_key",
+]
 
 Floats = NDArray[np.float64]
 
@@ -38,6 +51,39 @@ class Groups:
     def moments(self) -> tuple[Floats, Floats, Floats, Floats, Floats]:
         """Everything but the keys."""
         return self.count, self.mean, self.m2, self.min, self.max
+
+
+def as_rewards(output: Any) -> Floats:
+    """Return float64 rewards, None as NaN, whatever a reward function returned."""
+    if hasattr(output, "dtype"):
+        return np.array(as_float64(output, "rewards", allow_empty=True, finite=False)).reshape(-1)
+    entries = list(output)
+    try:
+        return np.array(entries, dtype=np.float64).reshape(-1)
+    except (TypeError, ValueError, RuntimeError):  # tensors of one entry, with a gradient or on an accelerator
+        return np.array([np.nan if e is None else float(e.item() if hasattr(e, "item") else e) for e in entries])
+
+
+def text_key(text: str) -> int:
+    """Return a 64-bit key of a text, the same in every process."""
+    digest = hashlib.blake2b(text.encode(errors="backslashreplace"), digest_size=8).digest()
+    return int.from_bytes(digest, "little", signed=True)
+
+
+def prompt_keys(prompts: Iterable[Any], place: int) -> NDArray[np.int64]:
+    """Return a key for each prompt of a batch: equal for equal texts or conversations, and of this batch alone."""
+    known: dict[str, int] = {}
+    keys: list[int] = []
+    before: Any = None
+    for prompt in prompts:
+        if not keys or prompt != before:  # prompts stand together as a rule
+            text = prompt if isinstance(prompt, str) else canonical_json(prompt)
+            if text not in known:
+                known[text] = text_key(f"{place} {text}")
+            key = known[text]
+        keys.append(key)
+        before = prompt
+    return np.array(keys, dtype=np.int64)
 
 
 def rows_of(keys: NDArray[np.int64], values: Floats) -> tuple[NDArray[np.int64], Floats]:
@@ -121,9 +167,9 @@ def spread_readings(groups: Groups, equal: NDArray[np.bool_], low_std: float) ->
             "within_std_q10": float(quantiles[0]),
             "within_std_q50": float(quantiles[1]),
             "within_std_q90": float(quantiles[2]),
-            "frac_zero_std": float((var == 0).mean()),
+            "frac_zero_std": float(equal[defined].mean()),
             "frac_low_std": float((std <= low_std).mean()),
-            "effective_prompts": float((var > 0).sum()),
+            "effective_prompts": float((~equal[defined]).sum()),
         }
         return found | _between(groups, equal, float(var.mean()))
 

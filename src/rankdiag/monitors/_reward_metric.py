@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ import torch
 
 from rankdiag._optional import optional
 from rankdiag._validate import describe
-from rankdiag.monitors._reward_groups import Groups, merge_groups
+from rankdiag.monitors._reward_groups import Groups, as_rewards, merge_groups, text_key
 
 if TYPE_CHECKING:
     from torchmetrics import Metric
@@ -172,7 +171,7 @@ class RewardStdMetric(Metric):  # type: ignore[misc] # torchmetrics is not follo
         found = {
             "rms_std": float(np.sqrt(var.mean())) if known else np.nan,
             "mean_std": float(np.sqrt(var).mean()) if known else np.nan,
-            "frac_zero_std": float((var == 0).mean()) if known else np.nan,
+            "frac_zero_std": float((groups.max == groups.min)[defined].mean()) if known else np.nan,
             "n_prompts": float(len(var)),
             "n_undefined": float((~defined).sum()),
         }
@@ -193,6 +192,7 @@ class RewardStdMetric(Metric):  # type: ignore[misc] # torchmetrics is not follo
         """
         super().merge_state(incoming_state)
         self._computed = None  # the base class would go on returning what was computed before
+        self._update_count += max(1, getattr(incoming_state, "_update_count", 1))  # or warn that nothing was seen
         self._compact()
 
 
@@ -204,8 +204,7 @@ def _joined(state: Any) -> torch.Tensor:
 def _rewards(rewards: Any, device: torch.device) -> torch.Tensor:
     if isinstance(rewards, torch.Tensor):
         return rewards.detach().to(device=device, dtype=torch.float64).reshape(-1)
-    entries = [float("nan") if entry is None else float(entry) for entry in rewards]
-    return torch.tensor(entries, dtype=torch.float64, device=device)
+    return torch.from_numpy(as_rewards(rewards)).to(device)
 
 
 def _keys(prompts: Any, device: torch.device) -> torch.Tensor:
@@ -220,8 +219,7 @@ def _keys(prompts: Any, device: torch.device) -> torch.Tensor:
     for prompt in prompts:
         if isinstance(prompt, str):
             if prompt not in known:
-                digest = hashlib.blake2b(prompt.encode(errors="backslashreplace"), digest_size=8).digest()
-                known[prompt] = int.from_bytes(digest, "little", signed=True)
+                known[prompt] = text_key(prompt)
             keys.append(known[prompt])
         elif isinstance(prompt, (int, np.integer)) and not isinstance(prompt, bool):
             keys.append(int(prompt))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import hashlib
 import inspect
 import time
 import warnings
@@ -15,11 +14,17 @@ from typing import Any, Literal, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rankdiag._array import as_float64
 from rankdiag._optional import optional
 from rankdiag._validate import RankdiagWarning, choice, describe, integer, real
-from rankdiag.monitors._reward_groups import Groups, group_moments, merge_groups, rows_of, spread_readings
-from rankdiag.rewards._table import canonical_json
+from rankdiag.monitors._reward_groups import (
+    Groups,
+    as_rewards,
+    group_moments,
+    merge_groups,
+    prompt_keys,
+    rows_of,
+    spread_readings,
+)
 
 __all__ = ["RewardLandscapeMonitor", "wrap_reward_fn"]
 
@@ -30,7 +35,6 @@ RewardFunction = TypeVar("RewardFunction", bound=Callable[..., Any])
 PREFIX = "rankdiag/rewards"
 _KEPT = 256  # batches that wait for `collect`; older ones are dropped, so that memory has a bound
 _SHIFT = 32  # bits of a key below the number of the batch
-_DIGEST = 8  # bytes of a key that is made of a prompt
 
 
 @dataclass(slots=True)
@@ -278,7 +282,7 @@ class RewardLandscapeMonitor:
     def _take(self, name: str, output: Any, prompts: Any) -> None:
         """Keep the rewards of one call."""
         began = time.perf_counter()
-        rewards = _as_rewards(output)
+        rewards = as_rewards(output)
         if np.isinf(rewards).any():
             if not self._warned:
                 text = f"the reward function {name!r} returned an infinite reward; it is counted as unscorable"
@@ -318,19 +322,7 @@ class RewardLandscapeMonitor:
                 "a reward function was called without a prompt for each completion; set `group_size` of the monitor, "
                 "so that it knows which completions belong together"
             )
-        known: dict[str, int] = {}
-        keys = np.empty(count, dtype=np.int64)
-        before: Any = None
-        for index, prompt in enumerate(prompts):
-            if index == 0 or prompt != before:
-                text = prompt if isinstance(prompt, str) else canonical_json(prompt)
-                if text not in known:
-                    digest = hashlib.blake2b(f"{place} {text}".encode(errors="backslashreplace"), digest_size=_DIGEST)
-                    known[text] = int.from_bytes(digest.digest(), "little", signed=True)
-                key = known[text]
-            keys[index] = key
-            before = prompt
-        return keys
+        return prompt_keys(prompts, place)
 
     # --- what goes out ---------------------------------------------------------------------------------------------
 
@@ -524,14 +516,3 @@ def _range(value: Any) -> tuple[float, float]:
     if low >= high:
         raise ValueError(f"`reward_range` must go from low to high; got {low!r} and {high!r}")
     return low, high
-
-
-def _as_rewards(output: Any) -> Floats:
-    """Return float64 rewards, None as NaN, whatever a reward function returned."""
-    if hasattr(output, "dtype"):
-        return np.array(as_float64(output, "rewards", allow_empty=True, finite=False)).reshape(-1)
-    entries = list(output)
-    try:
-        return np.array(entries, dtype=np.float64).reshape(-1)
-    except (TypeError, ValueError, RuntimeError):  # tensors of one entry, with a gradient or on an accelerator
-        return np.array([np.nan if e is None else float(e.item() if hasattr(e, "item") else e) for e in entries])
