@@ -514,7 +514,7 @@ def with_last(value):
         (lambda: ches_from_sums(GOOD[:, 0], GOOD[:2, 0], [1] * 3, [1] * 3), "`sum_rejected` must have the shape"),
         (
             lambda: ches_from_sums([[1], [np.nan]], [[1], [1]], [1, 1], [1, 1]),
-            r"`sum_chosen` has 1 non-finite.*\(1, 0\)",
+            r"`sum_chosen` has 1 non-f.*\(1, 0\)",
         ),
         (lambda: ches_from_sums([[1], [1]], [[np.inf], [1]], [1, 1], [1, 1]), r"`sum_rejected` has 1 non-f.*\(0, 0\)"),
         (lambda: ches_from_sums(np.empty((0, 1)), np.empty((0, 1)), [], []), "`sum_chosen` must not be empty"),
