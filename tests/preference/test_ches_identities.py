@@ -307,7 +307,7 @@ def test_scales_whose_products_fit(scale):
     a, b = np.array([[1.0, 2.0], [3.0, -1.0]]) * scale, np.array([[1.0, 2.0], [0.0, 4.0], [2.0, 2.0]]) * scale
     found, expected = ches_from_states([a], [b]), family(a.tolist(), b.tolist())
     for name in COLUMNS:
-        assert getattr(found, name)[0] == pytest.approx(float(expected[name]), rel=1e-13), name
+        assert getattr(found, name)[0] == pytest.approx(float(expected[name]), rel=1e-13, abs=0), name
     assert found.regime == ["both_fall"]
     padded = ches_from_padded(a[None], [[True] * 2], b[None], [[True] * 3])
     same(padded, found)
