@@ -493,7 +493,7 @@ def _weights(
 
 def _used(name: str, value: Any, use: Any) -> Any:
     """Return the entries of an option that has one for each pair which belong to the pairs that are used."""
-    if not name.startswith("reward_") or value is None:
+    if not str(name).startswith("reward_") or value is None:
         return value
     array = as_float64(value, name, finite=False, expected="one number, or one for each pair")
     if array.ndim == 0:
