@@ -159,6 +159,66 @@ def rows_of_journal() -> Any:
     )
 
 
+REWARDS = [[1.0, 0.0, 0.0, 1.0], [0.5, 0.5, 1.0, 0.0], [0.0, 0.0, 0.0, 0.0]]
+POLICY = [0.2, 0.3, 0.5]
+
+
+def sampled() -> Any:
+    record = {"prompt_ids": [1, 2], "responses_ids": [[3], [4], [5], [6]]}
+    return rd.language_models.encode([record, {**record, "prompt_ids": [3]}], kind="responses")
+
+
+def rollouts() -> Any:
+    return rd.rewards.Rollouts(prompts=("p", "q"), texts=(("a", "b"), ("c", "d")))
+
+
+def lengths_of(completions: Any, **columns: Any) -> list[float]:
+    """A reward function."""
+    return [float(len(text)) for text in completions]
+
+
+def responses() -> Any:
+    return rd.rewards.ResponseStates(states=MATRIX[:2], tokens=[0, 1])
+
+
+def classifier() -> Any:
+    made = model()
+    with torch.random.fork_rng(devices=[]):
+        made.score = torch.nn.Linear(8, 1)
+    return made
+
+
+def sampling_model() -> Any:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=8,
+        hidden_size=8,
+        intermediate_size=8,
+        num_hidden_layers=1,
+        num_attention_heads=1,
+        max_position_embeddings=16,
+        pad_token_id=0,
+        eos_token_id=2,
+    )
+    with torch.random.fork_rng(devices=[]):
+        return LlamaForCausalLM(config).eval()
+
+
+def written(name: str, text: str) -> str:
+    from pathlib import Path
+
+    Path(name).write_text(text, encoding="utf-8")
+    return name
+
+
+def policy() -> Any:
+    def logits(theta: Any, prefix: tuple[int, ...]) -> Any:
+        return theta * (1 + len(prefix))
+
+    return {"logit_fn": logits, "params": [0.1, -0.2], "vocab": 2, "length": 2}
+
+
 # Plain arguments of functions, by public name.
 ARGUMENTS: dict[str, Callable[[], Mapping[str, Any]]] = {
     "rankdiag.language_models.HeadGradient": lambda: {"coefficients": [1.0, -1.0, 1.0, -1.0]},
@@ -255,6 +315,113 @@ ARGUMENTS: dict[str, Callable[[], Mapping[str, Any]]] = {
     },
     "rankdiag.language_models.truncate_row": lambda: {"prompt_ids": [1, 5], "response_ids": [7, 2], "max_length": 3},
     "rankdiag.monitors.DisplacementCallback": lambda: {"probe": rd.language_models.encode_preferences([PAIR])},
+    "rankdiag.adapters.from_rewardbench": lambda: {
+        "path": written("scores.jsonl", '{"scores_chosen": 1.0, "scores_rejected": 0.0, "results": 1, "subset": "a"}\n')
+    },
+    "rankdiag.adapters.from_trl_log": lambda: {
+        "source": {"step": [1, 1], "prompt": ["a", "a"], "completion": ["b", "c"], "exact": [0.0, 1.0]},
+        "num_generations": 2,
+    },
+    "rankdiag.reward_moments": lambda: {"values": REWARDS},
+    "rankdiag.reward_std": lambda: {"values": REWARDS},
+    "rankdiag.reward_variance": lambda: {"values": REWARDS},
+    "rankdiag.rewards.EnumeratedAutoregressive": policy,
+    "rankdiag.rewards.HFSampler": lambda: {"model": sampling_model(), "max_new_tokens": 2},
+    "rankdiag.rewards.LogLinearPolicy": lambda: {"features": MATRIX[:, :2], "weights": [0.5, -0.5]},
+    "rankdiag.rewards.SequentialStd": lambda: {"tau": 0.1, "reward_range": (0.0, 1.0), "max_rollouts": 64},
+    "rankdiag.rewards.TableSampler": lambda: {"responses": [["a", "b"], ["c", "d"]]},
+    "rankdiag.rewards.TabularPolicy": lambda: {"logits": POLICY},
+    "rankdiag.rewards.attraction": lambda: {"probs": POLICY, "reward": [1.0, 0.0, -1.0]},
+    "rankdiag.rewards.best_of_n": lambda: {"proxy": [1.0, 2.0, 3.0], "gold": [0.0, 1.0, 0.5], "n": 2},
+    "rankdiag.rewards.beta_binomial_zero_std": lambda: {"a": 0.5, "b": 0.5, "k": 4},
+    "rankdiag.rewards.c4_factor": lambda: {"k": 4},
+    "rankdiag.rewards.categorize_errors": lambda: {
+        "pi0": POLICY,
+        "r_proxy": [1.0, 0.5, 0.0],
+        "r_gold": [1.0, 0.0, 0.0],
+    },
+    "rankdiag.rewards.credit_report": lambda: {"verdicts": [[[1, 1], [1, 0], [0, 0], [0, 1]]], "group_sizes": (2,)},
+    "rankdiag.rewards.error_attribution": lambda: {
+        "probs": POLICY,
+        "proxy": [1.0, 0.5, 0.0],
+        "gold": [1.0, 0.0, 0.0],
+    },
+    "rankdiag.rewards.exact_reward_moments": lambda: {"probs": POLICY, "rewards": [1.0, 0.0, -1.0]},
+    "rankdiag.rewards.expected_gradient_norm": lambda: {
+        "model": model(),
+        "rollouts": sampled(),
+        "rewards": REWARDS[:2],
+    },
+    "rankdiag.rewards.from_sampler": lambda: {
+        "sampler": rd.rewards.TableSampler([["a", "b"]]),
+        "prompts": ["p"],
+        "k": 2,
+        "functions": lengths_of,
+    },
+    "rankdiag.rewards.generalisation_report": lambda: {
+        "rewards": {"m": {"a": ([1.0, 2.0], [0.0, 3.0]), "b": ([1.0, 2.0], [0.0, 1.0])}},
+        "groups": {"a": "in_distribution", "b": "token_shift"},
+    },
+    "rankdiag.rewards.gradient_alignment": lambda: {
+        "probs": POLICY,
+        "train": [1.0, 0.5, 0.0],
+        "evaluation": [1.0, 0.0, 0.0],
+    },
+    "rankdiag.rewards.gradient_bounds": lambda: {"std": 0.1, "length": 4, "jacobian": 1.0},
+    "rankdiag.rewards.hamiltonian_pairs": lambda: {"n_graphs": 2, "n": 5},
+    "rankdiag.rewards.implicit_reward": lambda: {"logp": [-1.0, -2.0]},
+    "rankdiag.rewards.implicit_rewards": lambda: {"model": model(), "reference": model(), "data": sampled()},
+    "rankdiag.rewards.is_hamiltonian_cycle": lambda: {"order": [0, 1, 2], "edges": [(0, 1), (1, 2), (0, 2)], "n": 3},
+    "rankdiag.rewards.low_std_fraction": lambda: {"table": REWARDS, "tau": 0.1},
+    "rankdiag.rewards.normalised_reward_variance": lambda: {"table": REWARDS},
+    "rankdiag.rewards.optimal_rollouts": lambda: {"pilot": REWARDS},
+    "rankdiag.rewards.pair_accuracy": lambda: {"chosen": [1.0, 2.0], "rejected": [0.0, 3.0]},
+    "rankdiag.rewards.pair_report": lambda: {"chosen": [1.0, 2.0], "rejected": [0.0, 3.0]},
+    "rankdiag.rewards.pair_weights": lambda: {"log_probs": [[-1.0, -2.0], [-3.0, -1.0]]},
+    "rankdiag.rewards.ranking_accuracy": lambda: {
+        "proxy": REWARDS,
+        "gold": [row[::-1] for row in REWARDS[:2]] + [[*POLICY, 0.0]],
+    },
+    "rankdiag.rewards.response_log_probs": lambda: {
+        "logits": np.zeros((1, 3, 4)),
+        "input_ids": [[1, 2, 3]],
+        "response_mask": [[False, True, True]],
+    },
+    "rankdiag.rewards.reward_transfer": lambda: {
+        "chosen": MATRIX[:2],
+        "rejected": MATRIX[2:],
+        "evaluation": MATRIX,
+        "kind": "ex",
+    },
+    "rankdiag.rewards.rloo_gradient": lambda: {"rewards": REWARDS[0], "scores": MATRIX},
+    "rankdiag.rewards.score_rollouts": lambda: {"rollouts": rollouts(), "functions": lengths_of},
+    "rankdiag.rewards.sequence_rewards": lambda: {"model": classifier(), "data": sampled()},
+    "rankdiag.rewards.simulate_policy_gradient": lambda: {
+        "p0": POLICY,
+        "train_reward": [1.0, 0.0, -1.0],
+        "horizon": 1.0,
+    },
+    "rankdiag.rewards.squared_gradient_norm": lambda: {"rewards": REWARDS[0], "gram": np.eye(4)},
+    "rankdiag.rewards.std_interval": lambda: {"values": REWARDS[0], "reward_range": (0.0, 1.0)},
+    "rankdiag.rewards.summarize": lambda: {"table": REWARDS},
+    "rankdiag.rewards.teacher_report": lambda: {
+        "proxies": {"a": REWARDS, "b": [row[::-1] for row in REWARDS]},
+        "gold": REWARDS,
+        "bootstrap": 0,
+    },
+    "rankdiag.rewards.teacher_times": lambda: {"pi0": POLICY, "gold": [1.0, 0.0, -1.0], "gamma": 0.3},
+    "rankdiag.rewards.time_lower_bounds": lambda: {"gamma": 0.5, "mean_var": 0.1, "length": 1, "jacobian": 1.0},
+    "rankdiag.rewards.token_coefficients": lambda: {
+        "evaluation": responses(),
+        "train": responses(),
+        "unembedding": MATRIX,
+    },
+    "rankdiag.rewards.trl_batch_metrics": lambda: {"rewards": REWARDS, "num_generations": 4},
+    "rankdiag.rewards.two_output_times": lambda: {"eps": 0.1},
+    "rankdiag.rewards.variance_components": lambda: {"table": REWARDS},
+    "rankdiag.rewards.verifier_tilt": lambda: {"pi_ref": POLICY, "correct": [0], "delta": 1.0, "beta": 1.0},
+    "rankdiag.rewards.zero_std_at_k": lambda: {"values": REWARDS, "k": 2},
+    "rankdiag.rewards.zero_std_probability": lambda: {"p": 0.3, "k": 4},
     "rankdiag.report.from_json": lambda: {"text": rd.report.to_json(spectrum())},
     "rankdiag.report.to_html": lambda: {"results": spectrum()},
     "rankdiag.report.to_json": lambda: {"results": spectrum()},

@@ -17,6 +17,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 TORCH_MODULES = {
     "spectral/losses.py",
     "preference/losses.py",
+    *(f"rewards/{name}.py" for name in ("_gradient_norm", "_hf_sampler", "_model_rewards")),
     *(f"preference/{name}.py" for name in ("_levels", "_model_pairs", "_score_pairs", "_sequences")),
     *(
         f"language_models/_{name}.py"
@@ -68,6 +69,8 @@ ALLOWED = {
     "language_models/_along.py": {"warnings.filterwarnings"},  # inside catch_warnings, for one text of torch's own
     "preference/_score_pairs.py": {"np.load"},  # with allow_pickle=False
     "cli/sections/preference.py": {"torch.manual_seed", "torch.set_num_threads"},  # as in the section on weights
+    "rewards/_flow_methods.py": {"warnings.simplefilter"},  # inside catch_warnings: the solver's status says the same
+    "rewards/_hf_sampler.py": {"torch.manual_seed"},  # inside of fork_rng: transformers draws from the global state
     "testing/_observe.py": {"warnings.simplefilter"},  # inside catch_warnings, to record
     # inside fork_rng, for models that draw from global state; the number of threads is put back
     "cli/sections/weights.py": {"torch.manual_seed", "torch.set_num_threads"},
