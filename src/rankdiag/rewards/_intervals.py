@@ -278,17 +278,18 @@ def _chi2(std: float, n: int, delta: float) -> tuple[float, float]:
 
 def _bootstrap(valid: Floats, delta: float, rng: np.random.Generator) -> tuple[tuple[float, float], str | None]:
     none = (math.nan, math.nan)
-    if valid.min() == valid.max():
+    base = float(valid.min())
+    scale = float(valid.max()) - base
+    if scale == 0.0:
         return none, "all rewards are equal, so that every resample is"
     if len(valid) < 3:
         return none, "the bootstrap needs at least 3 rewards"
     from scipy.stats import bootstrap
 
-    scale = float(np.abs(valid).max())
     with warnings.catch_warnings(), np.errstate(all="ignore"):  # scipy warns where BCa is degenerate; said as a reason
         warnings.simplefilter("ignore")
         found = bootstrap(
-            (valid / scale,),
+            ((valid - base) / scale,),
             lambda rows, axis: np.std(rows, axis=axis, ddof=1),
             n_resamples=_RESAMPLES,
             batch=max(1, (1 << 22) // len(valid)),
