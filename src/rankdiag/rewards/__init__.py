@@ -18,7 +18,7 @@ __getattr__, __dir__, __all__ = attach(
         "HamiltonianPair": "rankdiag.rewards._hamiltonian",
         "LogLinearPolicy": "rankdiag.rewards._policies",
         "LowStdFraction": "rankdiag.rewards._zero_std",
-        "MomentState": "rankdiag.rewards._moments",
+        "MomentState": "rankdiag.rewards._stream",
         "NormalisedVariance": "rankdiag.rewards._components",
         "PairAccuracy": "rankdiag.rewards._pairs",
         "PairReport": "rankdiag.rewards._implicit",

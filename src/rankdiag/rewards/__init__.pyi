@@ -41,7 +41,6 @@ from rankdiag.rewards._intervals import std_interval as std_interval
 from rankdiag.rewards._log_probs import ResponseLogProbs as ResponseLogProbs
 from rankdiag.rewards._log_probs import response_log_probs as response_log_probs
 from rankdiag.rewards._moments import ExactMoments as ExactMoments
-from rankdiag.rewards._moments import MomentState as MomentState
 from rankdiag.rewards._moments import RewardMoments as RewardMoments
 from rankdiag.rewards._moments import c4_factor as c4_factor
 from rankdiag.rewards._moments import exact_reward_moments as exact_reward_moments
@@ -60,6 +59,7 @@ from rankdiag.rewards._rollouts import Sampler as Sampler
 from rankdiag.rewards._rollouts import TableSampler as TableSampler
 from rankdiag.rewards._rollouts import from_sampler as from_sampler
 from rankdiag.rewards._rollouts import score_rollouts as score_rollouts
+from rankdiag.rewards._stream import MomentState as MomentState
 from rankdiag.rewards._summary import RewardSummary as RewardSummary
 from rankdiag.rewards._summary import summarize as summarize
 from rankdiag.rewards._table import RewardTable as RewardTable

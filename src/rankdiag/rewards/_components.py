@@ -13,7 +13,7 @@ from rankdiag._array import as_float64
 from rankdiag._meta import Meta
 from rankdiag._result import Result
 from rankdiag._validate import choice, real
-from rankdiag.rewards._moments import RowMoments, row_moments
+from rankdiag.rewards._moments import RowMoments, refuse_overflow, row_moments
 from rankdiag.rewards._table import RewardTable, as_table
 
 __all__ = [
@@ -29,6 +29,7 @@ __all__ = [
 
 Floats = NDArray[np.float64]
 
+_BLOCK = 1 << 16  # rewards of a block
 _PUBLISHED_EPSILON = 1e-8  # in the scale of the published recipe, whose rewards it must reproduce
 
 
@@ -106,6 +107,7 @@ def components_of(rows: RowMoments) -> VarianceComponents:
     k, mean = rows.count[use].astype(np.float64), rows.mean[use]
     if not len(k):
         raise ValueError("`table` must hold at least one reward; all are NaN")
+    refuse_overflow(rows, "table")
     var = np.where(rows.count[use] > 1, rows.var[use], 0.0)
     n, prompts = float(k.sum()), len(k)
     with np.errstate(over="ignore", invalid="ignore"):
@@ -119,7 +121,6 @@ def components_of(rows: RowMoments) -> VarianceComponents:
     k0 = (n - float((k**2).sum()) / n) / (prompts - 1) if prompts > 1 else n
     bottom = msb + (k0 - 1.0) * msw
     icc = (msb - msw) / bottom if bottom > 0 else math.nan
-    share = f"{max(0.0, icc):.0%} of the variance is between prompts" if math.isfinite(icc) else "there is no variance"
     return VarianceComponents(
         ssw=ssw,
         ssb=ssb,
@@ -127,15 +128,43 @@ def components_of(rows: RowMoments) -> VarianceComponents:
         msb=msb,
         k0=k0,
         icc1=icc,
-        explanation=f"By the intraclass correlation {share}; what is within prompts moves the policy.",
+        explanation=_share(icc, prompts, n),
         meta=Meta(definition="one-way random effects of rewards by prompt", n=int(n), details={"prompts": prompts}),
     )
 
 
-def pooled_moments(table: RewardTable) -> tuple[int, float, float]:
-    """Return number, mean and unbiased variance of all rewards of a table."""
-    found = row_moments(table.values.reshape(1, -1))
-    return int(found.count[0]), float(found.mean[0]), float(found.var[0])
+def _share(icc: float, prompts: int, n: float) -> str:
+    if math.isfinite(icc):
+        return (
+            f"By the intraclass correlation {max(0.0, icc):.0%} of the variance is between prompts; what is within "
+            "prompts moves the policy."
+        )
+    if prompts < 2:
+        return "One prompt cannot tell variance within prompts from variance between them."
+    if n <= prompts:
+        return "No prompt has 2 scored rollouts: nothing can be said of variance within prompts."
+    return "There is no variance, within prompts or between them."
+
+
+def pooled_moments(table: RewardTable) -> RowMoments:
+    """Return the moments of all rewards of a table as one row, in two passes over blocks of them."""
+    flat = table.values.reshape(-1)
+    blocks = [flat[first : first + _BLOCK] for first in range(0, len(flat), _BLOCK)]
+    parts = [row_moments(block[None]) for block in blocks]
+    count = np.array([part.count[0] for part in parts])
+    n = int(count.sum())
+    low = float(np.min([part.min[0] for part in parts], initial=np.inf, where=count > 0))
+    high = float(np.max([part.max[0] for part in parts], initial=-np.inf, where=count > 0))
+    if not low < high:  # nothing, or equal rewards
+        mean, var = (low if n else math.nan), (0.0 if n > 1 else math.nan)
+    else:
+        with np.errstate(over="ignore", invalid="ignore"):  # refused below
+            offset = math.fsum(float(np.nansum(block - low)) / n for block in blocks)
+            square = sum(float(np.nansum((block - low - offset) ** 2)) for block in blocks)
+        mean, var = min(low + offset, high), square / (n - 1)
+    ends = (low, high) if n else (math.nan, math.nan)
+    row = [np.array([entry]) for entry in (mean, var, math.sqrt(var) if var >= 0 else math.nan, *ends)]
+    return refuse_overflow(RowMoments(np.array([n]), *row), "table")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -216,8 +245,8 @@ def normalised_reward_variance(table: Any, *, scheme: str = "pooled_std") -> Nor
     """
     how = choice(scheme, "scheme", ("pooled_std", "mean_within", "none"))
     rewards = as_table(table)
-    rows = row_moments(rewards.values)
-    return normalised_of(rows, pooled_moments(rewards)[2], how)
+    rows = refuse_overflow(row_moments(rewards.values), "table")
+    return normalised_of(rows, float(pooled_moments(rewards).var[0]), how)
 
 
 def normalised_of(rows: RowMoments, pooled_var: float, scheme: str) -> NormalisedVariance:
@@ -229,6 +258,8 @@ def normalised_of(rows: RowMoments, pooled_var: float, scheme: str) -> Normalise
     unit = {"pooled_std": pooled_var, "mean_within": within, "none": 1.0}[scheme]
     if not unit > 0:
         what = "all rewards identical" if scheme == "pooled_std" else "no prompt has any spread"
+        if (rows.min < rows.max).any():
+            what = "squares of the differences are too small for float64"
         raise ValueError(f"`table`: {what}, so there is no scale to normalise by")
     per_prompt = rows.var / unit
     per_prompt.flags.writeable = False
@@ -300,10 +331,12 @@ class RewardNormalizer:
         ----------
         arXiv 2503.15477, Appendix F.
         """
-        count, mean, var = pooled_moments(as_table(table))
-        if count < 2 or not var > 0:
+        pooled = pooled_moments(as_table(table))
+        if pooled.count[0] < 2:
+            raise ValueError(f"`table` must hold at least 2 rewards; got {int(pooled.count[0])}")
+        if pooled.min[0] == pooled.max[0]:
             raise ValueError("`table`: all rewards identical, so there is no scale to normalise by")
-        return cls(-mean, 1.0 / math.sqrt(var + _PUBLISHED_EPSILON))
+        return cls(0.0 - float(pooled.mean[0]), 1.0 / math.sqrt(float(pooled.var[0]) + _PUBLISHED_EPSILON))
 
     def transform(self, rewards: Any) -> NDArray[np.float64]:
         """Return (r + shift) * scale.
@@ -322,10 +355,15 @@ class RewardNormalizer:
         ------
         TypeError
             If `rewards` holds no numbers.
+        ValueError
+            If a reward is infinite, or what comes out is beyond float64.
         """
         array = as_float64(rewards, "rewards", finite=False, allow_empty=True, expected="rewards")
-        with np.errstate(over="ignore", invalid="ignore"):
-            return np.asarray((array + self.shift) * self.scale, dtype=np.float64)
+        with np.errstate(over="ignore", invalid="ignore"):  # refused below
+            found = np.asarray((array + self.shift) * self.scale, dtype=np.float64)
+        if np.isinf(found).any() or np.isinf(array).any():
+            raise ValueError("`rewards` must be finite, or NaN where unscorable, before and after the scale; got +-inf")
+        return found
 
 
 def optimal_rollouts(pilot: Any) -> float:
@@ -347,7 +385,7 @@ def optimal_rollouts(pilot: Any) -> float:
     TypeError
         If `pilot` holds no numbers.
     ValueError
-        If fewer than 2 prompts have 3 rewards, or no prompt has any spread.
+        If fewer than 2 prompts have 3 rewards, no prompt has any spread, or squares are beyond float64.
 
     Notes
     -----
@@ -360,7 +398,7 @@ def optimal_rollouts(pilot: Any) -> float:
     >>> optimal_rollouts([[0.0, 1.0, 0.0], [0.0, 30.0, 1.0], [0.0, 0.0, 0.0]]) >= 2
     True
     """
-    rows = row_moments(as_table(pilot, "pilot").values)
+    rows = refuse_overflow(row_moments(as_table(pilot, "pilot").values), "pilot")
     use = rows.count >= 3
     if int(use.sum()) < 2:
         raise ValueError("`pilot` must have at least 2 prompts with 3 rewards each")

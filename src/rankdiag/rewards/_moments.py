@@ -1,4 +1,4 @@
-"""Mean, variance and standard deviation of rewards: of the rollouts of a prompt, of an exact policy, and streamed."""
+"""Mean, variance and standard deviation of rewards: of the rollouts of a prompt, and of an exact policy."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from rankdiag._array import as_float64
 from rankdiag._document import Column, Document, Grid, KeyNumber
 from rankdiag._meta import Meta
 from rankdiag._result import Result
-from rankdiag._validate import describe, integer, real
+from rankdiag._validate import integer
 from rankdiag.rewards._exact import as_probs
 from rankdiag.rewards._table import RewardTable
 
 __all__ = [
     "ExactMoments",
-    "MomentState",
     "RewardMoments",
     "RowMoments",
     "c4_factor",
     "exact_reward_moments",
+    "refuse_overflow",
     "reward_moments",
     "reward_std",
     "reward_variance",
@@ -34,6 +34,9 @@ Floats = NDArray[np.float64]
 
 _BLOCK = 1 << 16  # entries of a block of rows
 _SHOWN = 20
+_SMALLEST = 1e-290  # variances below may have lost digits to underflow
+_LEAST = 5e-324
+_SERIES_FROM = 300  # Stirling's series of Gamma(x + 1/2) / Gamma(x) is exact to rounding; logarithms of Gamma are not
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,8 @@ def row_moments(values: Floats, *, ddof: int = 1) -> RowMoments:
     """Return the moments of each row of an array of rewards, in two passes over blocks of rows.
 
     Rows without a valid entry have NaN in mean, min and max; rows with no more than `ddof` NaN in var and std; rows
-    whose rewards are all equal a variance of exactly 0.
+    whose rewards are all equal a variance of exactly 0. The standard deviation is 0 for those alone: where the
+    variance is too small for float64 it is taken on the scale of the row.
     """
     flat = values.reshape(-1, values.shape[-1]) if values.ndim else values.reshape(1, 1)
     rows, k = flat.shape
@@ -90,12 +94,40 @@ def _block(part: Floats, ddof: int, count: NDArray[np.int64], out: Floats) -> No
     var = np.maximum(square, 0.0) / np.where(n > ddof, n - ddof, 1)
     equal = low == high
     var[equal] = 0.0
-    var[n <= ddof] = np.nan
-    out[0] = np.where(equal, low, shift + offset)
+    std = np.sqrt(var)
+    tiny = (var < _SMALLEST) & ~equal & ~empty
+    if tiny.any():
+        std[tiny] = _scaled_std(gap[tiny], n[tiny], ddof)
+    var[n <= ddof] = std[n <= ddof] = np.nan
+    out[0] = np.where(equal, low, np.minimum(shift + offset, high))
     out[1] = var
-    out[2] = np.sqrt(var)
+    out[2] = std
     out[3], out[4] = low, high
     out[0][empty] = out[3][empty] = out[4][empty] = np.nan
+
+
+def _scaled_std(gap: Floats, n: NDArray[np.int64], ddof: int) -> Floats:
+    """Return standard deviations of deviations whose squares are below float64, at least its smallest number."""
+    part = np.ldexp(gap, 600)
+    wide = np.sqrt(np.einsum("nk,nk->n", part, part) / np.where(n > ddof, n - ddof, 1))
+    return np.asarray(np.maximum(np.ldexp(wide, -600), _LEAST), dtype=np.float64)
+
+
+def refuse_overflow(rows: RowMoments, name: str, *, ddof: int = 1) -> RowMoments:
+    """Return moments as they are, unless a mean or a variance is beyond float64.
+
+    Raises
+    ------
+    ValueError
+        If one is; the message names the argument.
+    """
+    beyond = ((rows.count > 0) & ~np.isfinite(rows.mean)) | ((rows.count > ddof) & ~np.isfinite(rows.var))
+    if beyond.any():
+        raise ValueError(
+            f"`{name}` must have differences whose squares float64 can hold; those of row {int(np.argmax(beyond))} are "
+            "larger: scale the rewards down"
+        )
+    return rows
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -134,6 +166,7 @@ class RewardMoments(Result):
         names = ("count", "mean", "var", "std", "min", "max", "n_distinct")
         flat = {name: np.atleast_1d(getattr(self, name)).ravel() for name in names}
         defined = np.isfinite(flat["var"])
+        equal = defined & (flat["min"] == flat["max"])
         rows = tuple(
             (index, *(_cell(flat[name][index]) for name in names)) for index in range(min(_SHOWN, len(flat["count"])))
         )
@@ -144,7 +177,7 @@ class RewardMoments(Result):
             key_numbers=(
                 KeyNumber(label="prompts", value=len(flat["count"])),
                 KeyNumber(label="without a variance", value=int((~defined).sum()), doc="Too few scored rollouts."),
-                KeyNumber(label="of equal rewards", value=int((flat["var"] == 0).sum())),
+                KeyNumber(label="of equal rewards", value=int(equal.sum())),
             ),
             grids=(
                 Grid(
@@ -204,14 +237,12 @@ def reward_moments(values: Any, *, ddof: int = 1) -> RewardMoments:
     """
     degrees = integer(ddof, "ddof", low=0)
     array = _array(values)
-    found = row_moments(array, ddof=degrees)
-    if (np.isinf(found.var) | np.isinf(found.mean)).any():
-        raise ValueError("`values` must have differences whose squares float64 can hold; scale the rewards down")
+    found = refuse_overflow(row_moments(array, ddof=degrees), "values", ddof=degrees)
     names = ("count", "mean", "var", "std", "min", "max")
     fields: dict[str, Any] = {**{name: getattr(found, name) for name in names}, "n_distinct": _distinct(array)}
     for entry in fields.values():
         entry.flags.writeable = False
-    zero = int((found.var == 0).sum())
+    zero = int(((found.min == found.max) & (found.count > degrees)).sum())
     return RewardMoments(
         **fields,
         explanation=(
@@ -233,9 +264,14 @@ def _array(values: Any) -> Floats:
 
 
 def _distinct(array: Floats) -> NDArray[np.int64]:
-    ordered = np.sort(array, axis=-1)  # NaN last
-    fresh = (ordered[..., 1:] != ordered[..., :-1]) & ~np.isnan(ordered[..., 1:])
-    return np.asarray(fresh.sum(axis=-1) + ~np.isnan(ordered[..., 0]), dtype=np.int64)
+    flat = array.reshape(-1, array.shape[-1])
+    found = np.empty(len(flat), dtype=np.int64)
+    step = max(1, _BLOCK // flat.shape[1])
+    for first in range(0, len(flat), step):
+        ordered = np.sort(flat[first : first + step], axis=-1)  # NaN last
+        fresh = (ordered[:, 1:] != ordered[:, :-1]) & ~np.isnan(ordered[:, 1:])
+        found[first : first + step] = fresh.sum(axis=-1) + ~np.isnan(ordered[:, 0])
+    return found.reshape(array.shape[:-1])
 
 
 def reward_variance(values: Any) -> Any:
@@ -322,6 +358,21 @@ class ExactMoments(Result):
     mean: NDArray[np.float64]
     exact_var: NDArray[np.float64]
     exact_std: NDArray[np.float64]
+
+    def document(self) -> Document:
+        """Return what these moments show: a line for each of the first policies."""
+        names = ("mean", "exact_var", "exact_std")
+        flat = [np.atleast_1d(getattr(self, name)).ravel()[:_SHOWN].tolist() for name in names]
+        columns = (Column(name="policy"), *(Column(name=name) for name in names))
+        rows = tuple((index, *row) for index, row in enumerate(zip(*flat, strict=True)))
+        return Document(
+            title=f"Rewards under {self.mean.size} known policies",
+            verdict=self.verdict,
+            explanation=self.explanation,
+            key_numbers=(KeyNumber(label="policies", value=int(self.mean.size)),),
+            grids=(Grid(title="First policies", columns=columns, rows=rows),),
+            notes=self.notes(),
+        )
 
 
 def exact_reward_moments(probs: Any, rewards: Any) -> ExactMoments:
@@ -411,187 +462,7 @@ def c4_factor(k: int) -> float:
     0.921318
     """
     n = integer(k, "k", low=2)
-    if n > 100_000:  # the difference of two large logarithms would lose the digits that the series keeps
-        x = 1.0 / n
-        return 1.0 - x / 4.0 - 7.0 * x * x / 32.0 - 19.0 * x**3 / 128.0
-    return math.sqrt(2.0 / (n - 1)) * math.exp(math.lgamma(n / 2.0) - math.lgamma((n - 1) / 2.0))
-
-
-# --- streams ----------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True)
-class MomentState:
-    """Count, mean, sum of squares about it, and ends of rewards seen so far; states of parts merge into that of all.
-
-    Parameters
-    ----------
-    count : int
-        Rewards seen.
-    mean : float
-        Their mean.
-    m2 : float
-        Sum of (r - mean)^2.
-    min, max : float
-        The lowest and the highest.
-
-    Notes
-    -----
-    Merging is associative and commutative: count, min and max exactly, the mean to 1e-12 of the largest reward, m2 to
-    1e-12 of the sum of squares. ``MomentState()`` is neutral. Sums of squares are never subtracted.
-
-    Examples
-    --------
-    >>> from rankdiag.rewards import MomentState
-    >>> both = MomentState.from_values([1.0, 2.0]).merge(MomentState.from_values([3.0]))
-    >>> both.count, both.mean, both.var()
-    (3, 2.0, 1.0)
-    """
-
-    count: int = 0
-    mean: float = 0.0
-    m2: float = 0.0
-    min: float = math.inf
-    max: float = -math.inf
-
-    def __post_init__(self) -> None:
-        integer(self.count, "count", low=0)
-        real(self.mean, "mean")
-        real(self.m2, "m2", low=0.0)
-        if self.count and not self.min <= self.max:
-            raise ValueError(f"`min` must be at most `max`; got {self.min!r} and {self.max!r}")
-
-    @classmethod
-    def from_values(cls, values: Any) -> MomentState:
-        """Return the state of some rewards; NaN is left out.
-
-        Parameters
-        ----------
-        values : array-like or torch.Tensor
-            Rewards, of any shape.
-
-        Returns
-        -------
-        MomentState
-            Their state.
-
-        Raises
-        ------
-        TypeError
-            If `values` holds no numbers.
-        ValueError
-            If a reward is infinite, or squares are beyond float64.
-        """
-        array = np.atleast_1d(as_float64(values, "values", allow_empty=True, finite=False, expected="rewards"))
-        if np.isinf(array).any():
-            raise ValueError("`values` must be finite, or NaN where unscorable; got +-inf")
-        if not array.size:
-            return cls()
-        found = row_moments(array.reshape(1, -1), ddof=0)
-        n = int(found.count[0])
-        if not n:
-            return cls()
-        m2 = float(found.var[0]) * n
-        if not (math.isfinite(m2) and math.isfinite(float(found.mean[0]))):
-            raise ValueError("`values` must have differences whose squares float64 can hold; scale the rewards down")
-        return cls(n, float(found.mean[0]), m2, float(found.min[0]), float(found.max[0]))
-
-    def update(self, values: Any) -> MomentState:
-        """Return the state after more rewards.
-
-        Parameters
-        ----------
-        values : array-like or torch.Tensor
-            Rewards; NaN is left out.
-
-        Returns
-        -------
-        MomentState
-            A new state.
-
-        Raises
-        ------
-        TypeError
-            If `values` holds no numbers.
-        ValueError
-            See `from_values`.
-        """
-        return self.merge(MomentState.from_values(values))
-
-    def merge(self, other: MomentState) -> MomentState:
-        """Return the state of the rewards of both.
-
-        Parameters
-        ----------
-        other : MomentState
-            State of other rewards.
-
-        Returns
-        -------
-        MomentState
-            A new state.
-
-        Raises
-        ------
-        TypeError
-            If `other` is no state.
-        """
-        if not isinstance(other, MomentState):
-            raise TypeError(f"`other` must be a MomentState; got {describe(other)}")
-        if not other.count:
-            return self
-        if not self.count:
-            return other
-        n = self.count + other.count
-        gap = other.mean - self.mean
-        mean = self.mean + gap * (other.count / n)
-        m2 = self.m2 + other.m2 + gap * gap * (self.count / n * other.count)
-        low, high = min(self.min, other.min), max(self.max, other.max)
-        return MomentState(n, low if low == high else mean, 0.0 if low == high else m2, low, high)
-
-    def var(self, ddof: int = 1) -> float:
-        """Return the variance; NaN with no more rewards than `ddof`, exactly 0 where all are equal.
-
-        Parameters
-        ----------
-        ddof : int
-            1 for the unbiased one.
-
-        Returns
-        -------
-        float
-            m2 / (count - ddof).
-
-        Raises
-        ------
-        TypeError
-            If `ddof` is no integer.
-        ValueError
-            If it is below 0.
-        """
-        degrees = integer(ddof, "ddof", low=0)
-        if self.count <= degrees:
-            return math.nan
-        return 0.0 if self.min == self.max else self.m2 / (self.count - degrees)
-
-    def std(self, ddof: int = 1) -> float:
-        """Return the root of `var`.
-
-        Parameters
-        ----------
-        ddof : int
-            As in `var`.
-
-        Returns
-        -------
-        float
-            Standard deviation, NaN where the variance is.
-
-        Raises
-        ------
-        TypeError
-            If `ddof` is no integer.
-        ValueError
-            If it is below 0.
-        """
-        return math.sqrt(self.var(ddof))
+    if n > _SERIES_FROM:
+        x = 2.0 / (n - 1)
+        return 1.0 + x * (-1 / 8 + x * (1 / 128 + x * (5 / 1024 - x * (21 / 32768 + x * 399 / 262144))))
+    return math.sqrt(2.0 / (n - 1)) * math.gamma(n / 2.0) / math.gamma((n - 1) / 2.0)

@@ -208,7 +208,7 @@ def summarize(
     Notes
     -----
     Prompts are the sampling unit: standard errors and resamples run over prompts, never over rollouts. Time O(N k), and
-    O(B N) with a bootstrap; memory of one block beyond the table.
+    O(B N + N^2) with a bootstrap, which is scipy's BCa with its jackknife; memory of one block beyond the table.
 
     References
     ----------
@@ -231,8 +231,8 @@ def summarize(
     if not scored.any():
         raise ValueError("`table` must hold at least one reward; all are NaN")
     parts = components_of(rows)
-    _, pooled_mean, pooled_var = pooled_moments(rewards)
-    low, high = float(rows.min[scored].min()), float(rows.max[scored].max())
+    pooled = pooled_moments(rewards)
+    pooled_var, low, high = (float(entry[0]) for entry in (pooled.var, pooled.min, pooled.max))
     best = high if r_max is None else real(r_max, "r_max")
     far = (high - low) / 4.0 if margin is None else real(margin, "margin", low=0.0)
     var, std = rows.var[known], rows.std[known]
@@ -260,8 +260,8 @@ def summarize(
         "std_quantiles": _quantiles(std),
         "mean_quantiles": _quantiles(rows.mean[scored]),
         **shares,
-        "pooled_mean": pooled_mean,
-        "pooled_std": math.sqrt(pooled_var) if pooled_var >= 0 else math.nan,
+        "pooled_mean": float(pooled.mean[0]),
+        "pooled_std": float(pooled.std[0]),
         "msw": parts.msw,
         "msb": parts.msb,
         "icc1": parts.icc1,
@@ -286,7 +286,11 @@ def summarize(
             details={
                 "interval": f"{level:.3g} "
                 + (f"BCa, {resamples} resamples of prompts" if resamples else "t over prompts"),
-                **{name: value for name, value in rewards.meta.items() if isinstance(value, (str, int, float, bool))},
+                **{
+                    name: value
+                    for name, value in rewards.meta.items()
+                    if isinstance(name, str) and isinstance(value, (str, int, float, bool))
+                },
             },
         ),
     )
@@ -309,7 +313,10 @@ def _interval(
     mean = base + float((values - base).mean())
     if n < 2:
         return mean, math.nan, _NOTHING
-    error = float(values.std(ddof=1)) / math.sqrt(n) if values.max() > base else 0.0
+    # By a power of two, which changes no digit: squares and cubes of variances of large rewards stay in float64.
+    unit = math.frexp(float(np.abs(values).max()))[1]
+    values = np.ldexp(values, -unit)
+    error = math.ldexp(float(values.std(ddof=1)) / math.sqrt(n), unit) if values.max() > values.min() else 0.0
     if resamples and error > 0:
         from scipy.stats import bootstrap
 
@@ -323,7 +330,7 @@ def _interval(
             vectorized=True,
             batch=max(1, 4_000_000 // n),
         ).confidence_interval
-        return mean, error, (float(found.low), float(found.high))
+        return mean, error, (math.ldexp(float(found.low), unit), math.ldexp(float(found.high), unit))
     from scipy.special import stdtrit
 
     width = float(stdtrit(n - 1, 0.5 + level / 2.0)) * error
@@ -350,9 +357,14 @@ def _shares(
         "frac_zero_std": share(zero),
         "frac_all_min": share(zero & (mean == low)),
         "frac_all_max": share(zero & (mean == high)),
-        "frac_low_std": {f"{tau:g}": share(std <= tau) for tau in taus},
-        "share_far_from_opt": {f"{tau:g}": share((std <= tau) & (mean < enough)) for tau in taus},
+        "frac_low_std": {_name(tau): share(std <= tau) for tau in taus},
+        "share_far_from_opt": {_name(tau): share((std <= tau) & (mean < enough)) for tau in taus},
     }
+
+
+def _name(tau: float) -> str:
+    """Return the shortest text that stands for this number alone."""
+    return repr(tau).removesuffix(".0")
 
 
 def _for_plots(rows: RowMoments, known: NDArray[np.bool_]) -> dict[str, Any]:

@@ -13,12 +13,15 @@ from numpy.typing import NDArray
 
 from rankdiag._array import as_float64
 from rankdiag._document import Column, Document, Grid, KeyNumber
+from rankdiag._json import SCHEMA_VERSION, decode, encode
 from rankdiag._validate import describe, string
 
 __all__ = ["RewardTable", "as_table", "canonical_json"]
 
 Floats = NDArray[np.float64]
 
+_TAG = "rewards.RewardTable"
+_FIELDS = {"values", "prompt_ids", "log_probs", "lengths", "gold", "verdicts", "meta"}
 _SHOWN = 12  # prompts of a table that are shown
 
 
@@ -195,6 +198,70 @@ class RewardTable:
             meta=meta,
         )
 
+    @classmethod
+    def _of(cls, values: Floats) -> Self:
+        table = object.__new__(cls)
+        for name in cls.__slots__:
+            table._set(name, None)
+        table._set("values", values)
+        table._set("meta", MappingProxyType({}))
+        return table
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return a JSON-safe dictionary, of the form that results have, which `from_dict` turns into an equal table.
+
+        Returns
+        -------
+        dict
+            Keys ``schema_version``, ``type``, ``fields``, ``non_finite``; NaN is None in ``fields``, named in the last.
+
+        Raises
+        ------
+        TypeError
+            If `meta` holds something that JSON cannot.
+
+        Examples
+        --------
+        >>> from rankdiag.rewards import RewardTable
+        >>> table = RewardTable.from_array([[0.0, float("nan")]])
+        >>> RewardTable.from_dict(table.to_dict()) == table
+        True
+        """
+        non_finite: dict[str, str] = {}
+        fields = encode(self._arguments(), "", non_finite)
+        return {"schema_version": SCHEMA_VERSION, "type": _TAG, "fields": fields, "non_finite": non_finite}
+
+    @classmethod
+    def from_dict(cls, data: Mapping[str, Any]) -> Self:
+        """Rebuild a table from `to_dict`.
+
+        Parameters
+        ----------
+        data : mapping
+            What `to_dict` returned, perhaps after a trip through JSON, which makes tuples of the lists of `meta`.
+
+        Returns
+        -------
+        RewardTable
+            Equal to the one that was written.
+
+        Raises
+        ------
+        TypeError
+            If `data` is no mapping, or a field has the wrong type.
+        ValueError
+            If its version, type or fields are not those of a table.
+        """
+        if not isinstance(data, Mapping):
+            raise TypeError(f"`data` must be a mapping as to_dict returns it; got {describe(data)}")
+        kind = (data.get("schema_version"), data.get("type"))
+        if kind != (SCHEMA_VERSION, _TAG):
+            raise ValueError(f"`data` must have schema_version {SCHEMA_VERSION} and type {_TAG!r}; got {kind}")
+        fields, non_finite = data.get("fields"), data.get("non_finite")
+        if not (isinstance(fields, Mapping) and isinstance(non_finite, Mapping) and set(fields) == _FIELDS):
+            raise ValueError(f"`data` must have the fields {sorted(_FIELDS)} and a mapping under 'non_finite'")
+        return cls.from_array(**decode(dict(fields), Any, "", non_finite))
+
     def _set(self, name: str, value: Any) -> None:
         object.__setattr__(self, name, value)
 
@@ -311,7 +378,7 @@ class RewardTable:
 
 
 def as_table(value: Any, name: str = "table") -> RewardTable:
-    """Return a RewardTable as it is, and an array (N, k) as one.
+    """Return a RewardTable as it is, and an array (N, k) as one that shares its memory.
 
     Raises
     ------
@@ -325,7 +392,9 @@ def as_table(value: Any, name: str = "table") -> RewardTable:
     rewards = _rewards(value, name)
     if rewards.ndim != 2 or 0 in rewards.shape:
         raise ValueError(f"`{name}` must be a RewardTable or an array (N, k) of rewards; got {describe(value)}")
-    return RewardTable.from_array(rewards)
+    view = rewards.view()  # no copy: the table lives as long as the call that reads it
+    view.flags.writeable = False
+    return RewardTable._of(view)
 
 
 def canonical_json(value: Any) -> str:
@@ -420,6 +489,9 @@ def _ranks(group: NDArray[np.int64]) -> NDArray[np.int64]:
 
 def _spread(entries: list[Any], name: str, group: list[int], rank: NDArray[np.int64], shape: tuple[int, int]) -> Floats:
     flat = as_float64(entries, f"rows[{name!r}]", ndim=1, finite=False, expected="one number for each rollout")
+    if name != "log_prob" and np.isinf(flat).any():
+        place = int(np.flatnonzero(np.isinf(flat))[0])
+        raise ValueError(f"`rows` must hold finite numbers, or None; the {name} of row {place} is {flat[place]}")
     found = np.full(shape, np.nan)
     found[np.array(group), rank] = flat
     return found
