@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankdiag._array import as_float64
+from rankdiag._document import Column, Document, Grid, KeyNumber
 from rankdiag._meta import Meta
 from rankdiag._result import Result
 from rankdiag._validate import integer, real
@@ -17,6 +18,7 @@ __all__ = ["GradientBounds", "TwoOutputTimes", "gradient_bounds", "two_output_ti
 
 Floats = NDArray[np.float64]
 
+_SHOWN = 200  # rows that a page shows of bounds for many prompts
 _PUBLISHED = 6.0  # the constant of the theorem
 _TIGHT = 3.0 * 4.0 ** (1.0 / 3.0)  # the smallest constant that its proof gives
 
@@ -50,6 +52,19 @@ class GradientBounds(Result):
     published_tight: NDArray[np.float64]
     sqrt_length: NDArray[np.float64]
     fisher: NDArray[np.float64]
+
+    def document(self) -> Document:
+        """Return what this result shows: each bound, or the middle of it over prompts and a row for each of them."""
+        return readings(
+            self,
+            "Bounds of the policy gradient",
+            {
+                "published": "6 M^(1/3) L J std^(2/3).",
+                "published_tight": "3 * 4^(1/3) M^(1/3) L J std^(2/3).",
+                "sqrt_length": "sqrt(L) J std.",
+                "fisher": "std sqrt(lambda_max(F)); needs the top of the Fisher matrix.",
+            },
+        )
 
 
 def gradient_bounds(
@@ -89,6 +104,9 @@ def gradient_bounds(
     differences, so the trace of F is at most L J^2. With exact J and rewards in the range: norm <= fisher <=
     sqrt_length <= published_tight <= published. Derived here, except the published one.
 
+    The standard deviation of rewards in the range is at most M; one of few samples (ddof=1) may be larger, and then the
+    order of the bounds may differ. Beyond float64 a bound is infinite.
+
     References
     ----------
     Razin et al., arXiv 2310.20703, Theorem 1 (rewards in [-1, 1]); Razin et al., arXiv 2503.15477, Proposition 2 (M).
@@ -111,11 +129,11 @@ def gradient_bounds(
             f"`std`, `jacobian` and `fisher_top` must fit one shape; got {s.shape}, {j.shape} and {top.shape}"
         ) from None
     with np.errstate(over="ignore", invalid="ignore"):
-        base = half ** (1.0 / 3.0) * n * j * np.cbrt(s) ** 2
+        base = j * np.cbrt(s) ** 2 * (half ** (1.0 / 3.0) * n)  # J first: a large L J times a std of 0 is 0
         fields = {
             "published": _PUBLISHED * base,
             "published_tight": _TIGHT * base,
-            "sqrt_length": np.sqrt(n) * j * s,
+            "sqrt_length": j * s * np.sqrt(n),
             "fisher": s * np.sqrt(top),
         }
     arrays: dict[str, Any] = {name: np.array(value) for name, value in fields.items()}
@@ -133,6 +151,55 @@ def gradient_bounds(
             details={"length": n, "half_range": half},
         ),
     )
+
+
+def readings(result: Result, title: str, fields: dict[str, str]) -> Document:
+    """Return a document of arrays of one shape: their values, or medians and a grid.
+
+    Parameters
+    ----------
+    result : Result
+        What is shown.
+    title : str
+        Title of the document.
+    fields : dict of str to str
+        Fields to show, and a sentence on each; one that is NaN throughout was not asked for, and is left out.
+
+    Returns
+    -------
+    Document
+        Key numbers, and a grid of at most 200 rows where there is more than one value.
+    """
+    arrays = {name: np.ravel(getattr(result, name)) for name in fields}
+    arrays = {name: values for name, values in arrays.items() if not np.isnan(values).all()}
+    count = len(next(iter(arrays.values())))
+    grids: tuple[Grid, ...] = ()
+    if count > 1:
+        shown = range(min(count, _SHOWN))
+        grids = (
+            Grid(
+                title="Each of them" if count <= _SHOWN else f"The first {_SHOWN} of {count}",
+                columns=(Column(name="index"), *(Column(name=n.replace("_", " "), doc=fields[n]) for n in arrays)),
+                rows=tuple((i, *(float(v[i]) for v in arrays.values())) for i in shown),
+            ),
+        )
+    middle = "" if count == 1 else ", median"
+    return Document(
+        title=title,
+        verdict=result.verdict,
+        explanation=result.explanation,
+        key_numbers=tuple(
+            KeyNumber(label=name.replace("_", " ") + middle, value=_median(values), doc=fields[name])
+            for name, values in arrays.items()
+        ),
+        grids=grids,
+        notes=result.notes(),
+    )
+
+
+def _median(values: Floats) -> float:
+    """Return the lower median: one of the values, so that infinities need no arithmetic."""
+    return float(np.sort(values)[(len(values) - 1) // 2])
 
 
 def _positive(value: Any, name: str) -> Floats:
@@ -165,6 +232,14 @@ class TwoOutputTimes(Result):
 
     reinforcement: NDArray[np.float64]
     supervised: NDArray[np.float64]
+
+    def document(self) -> Document:
+        """Return what this result shows: both times, or their middle and a row for each start."""
+        return readings(
+            self,
+            "Two outputs: reinforcement and supervised finetuning",
+            {"reinforcement": "About 1 / std^2.", "supervised": "About ln(1 / std)."},
+        )
 
 
 def two_output_times(eps: Any) -> TwoOutputTimes:
@@ -205,12 +280,12 @@ def two_output_times(eps: Any) -> TwoOutputTimes:
     p = np.asarray(as_float64(eps, "eps", expected="a probability"), dtype=np.float64)
     if not ((p > 0) & (p <= 0.5)).all():
         raise ValueError("`eps` must be in (0, 1/2], the probability of the better output at the start")
-    odds = np.log1p(-p) - np.log(p)
+    # (1 - 2p) is exact from 1/4 on, so these forms cancel nowhere
     with np.errstate(over="ignore"):
-        first = 0.25 * (1.0 / p - 1.0 / (1.0 - p) + 2.0 * odds)
+        odds = np.log1p((1.0 - 2.0 * p) / p)
+        first = 0.25 * ((1.0 - 2.0 * p) / p / (1.0 - p) + 2.0 * odds)
     if not np.isfinite(first).all():
         raise ValueError("`eps` must not be so small that its inverse exceeds float64")
-    # 2 - 1/(1-p) = (1 - 2p)/(1-p): no cancellation at p = 1/2
     second = 0.5 * ((1.0 - 2.0 * p) / (1.0 - p) + odds)
     arrays: dict[str, Any] = {"reinforcement": np.array(first), "supervised": np.array(second)}
     for array in arrays.values():

@@ -119,13 +119,19 @@ def squared_gradient_norm(rewards: Any, gram: Any) -> float:
         raise ValueError("`gram` must be symmetric; it is not. Pass scores @ scores.T")
     # Rewards may be moved freely; centred ones keep the sums below from cancelling.
     w = _weights(r)
-    with np.errstate(over="ignore", invalid="ignore"):
-        inner = matrix - np.diag(np.diag(matrix))
+    _finite(w, "rewards")
+    size, scale = float(np.abs(w).max()), float(np.abs(matrix).max())
+    if size == 0.0 or scale == 0.0:
+        return 0.0
+    with np.errstate(over="ignore", invalid="ignore"):  # both are brought to 1, so that no square leaves float64
+        w = w / size
+        inner = matrix / scale
+        np.fill_diagonal(inner, 0.0)
         outer = np.outer(w, w)
         np.fill_diagonal(outer, 0.0)
         rows = inner.sum(axis=1)
         value = (outer * inner).sum() + outer.sum() * inner.sum() / ((k - 1) * (k - 2))
-        value = (value - 2.0 / (k - 2) * (outer.sum(axis=1) @ rows)) / (k * (k - 3))
+        value = (value - 2.0 / (k - 2) * (outer.sum(axis=1) @ rows)) / (k * (k - 3)) * scale * size * size
     _finite(np.array(value), "rewards` and `gram")
     return float(value)
 
@@ -139,4 +145,4 @@ def _weights(rewards: Floats) -> Floats:
 
 def _finite(value: Any, names: str) -> None:
     if not np.isfinite(value).all():
-        raise ValueError(f"`{names}` have products beyond float64; scale them down")
+        raise ValueError(f"`{names}` must have differences and products that float64 can hold; scale them down")

@@ -43,9 +43,9 @@ class _Policy:
         """Probability of every output, shape (..., Y)."""
         return np.exp(self._log_probs)
 
-    def _keep(self, log_probs: Floats) -> None:
-        if not np.isfinite(log_probs.max(axis=-1)).all() or np.isnan(log_probs).any():
-            raise ValueError("`logits` must be so large or small that their softmax is a number; it is not")
+    def _keep(self, log_probs: Floats, name: str) -> None:
+        if np.isnan(log_probs).any():
+            raise ValueError(f"`{name}` must give logits that float64 can hold; scale them down")
         log_probs.flags.writeable = False
         self._log_probs = log_probs
 
@@ -53,12 +53,19 @@ class _Policy:
         """Return probabilities, value and advantages."""
         p = self.probs
         r = as_rewards(reward, "reward", p.shape[-1])
+        try:
+            np.broadcast_shapes(p.shape, r.shape)
+        except ValueError:
+            raise ValueError(f"`reward` must fit the shape {p.shape} of the policy; got {r.shape}") from None
+        # Rises above the least reward: equal rewards have advantages of exactly 0, and a shift costs no digits.
         with np.errstate(over="ignore", invalid="ignore"):
-            value = (p * r).sum(axis=-1)
-            gap = r - value[..., None]
+            base = r.min(axis=-1, keepdims=True)
+            rise = r - base
+            mean = (p * rise).sum(axis=-1, keepdims=True)
+            gap = rise - mean
         if not np.isfinite(gap).all():
             raise ValueError("`reward` must have differences that float64 can hold; scale it down")
-        return p, np.asarray(value), gap
+        return p, np.asarray((base + mean)[..., 0]), gap
 
     def value(self, reward: Any) -> Any:
         """Return the expected reward.
@@ -93,7 +100,7 @@ class _Policy:
         Returns
         -------
         float or ndarray of float64, shape (...)
-            sum pi (r - V)^2.
+            sum pi (r - V)^2, infinite where that is beyond float64; 0 where all rewards are equal.
 
         Raises
         ------
@@ -124,13 +131,21 @@ class _Policy:
         TypeError
             If `reward` holds no numbers.
         ValueError
-            If it has not one entry for each output, or one is not finite.
+            If it has not one entry for each output, one is not finite, or the gradient is beyond float64.
         """
         p, _, gap = self._advantage(reward)
-        return self._pull(p * gap)
+        with np.errstate(over="ignore", invalid="ignore"):
+            return _held(self._pull(p * gap), "reward` and the scores")
 
     def _pull(self, weighted: Floats) -> Floats:
         raise NotImplementedError
+
+
+def _held(value: Any, names: str) -> Floats:
+    """Return an array, or refuse what float64 cannot hold."""
+    if not np.isfinite(value).all():
+        raise ValueError(f"`{names}` have products beyond float64; scale them down")
+    return np.asarray(value, dtype=np.float64)
 
 
 def _plain(value: Floats) -> Any:
@@ -165,7 +180,7 @@ class TabularPolicy(_Policy):
     def __init__(self, logits: Any) -> None:
         array = as_float64(logits, "logits", min_ndim=1, expected="logits (..., Y)")
         with np.errstate(over="ignore", invalid="ignore"):
-            self._keep(_log_softmax(np.asarray(array, dtype=np.float64)))
+            self._keep(_log_softmax(np.asarray(array, dtype=np.float64)), "logits")
 
     @classmethod
     def from_probs(cls, probs: Any) -> TabularPolicy:
@@ -263,11 +278,14 @@ class LogLinearPolicy(_Policy):
         phi.flags.writeable = False
         self._features = phi
         with np.errstate(over="ignore", invalid="ignore"):
-            self._keep(_log_softmax(phi @ w / self.temperature + b))
+            self._keep(_log_softmax(phi @ w / self.temperature + b), "features` and `weights")
 
     @classmethod
     def from_probs(cls, features: Any, probs: Any, *, temperature: float = 1.0) -> LogLinearPolicy:
         """Fit the weights to given probabilities by least squares of their logarithms.
+
+        The fit has no free constant, as in the published setting: without a constant among the features it may miss
+        probabilities that these features can express.
 
         Parameters
         ----------
@@ -293,7 +311,7 @@ class LogLinearPolicy(_Policy):
         Warns
         -----
         RankdiagWarning
-            If the features cannot express the probabilities.
+            If the fitted policy differs from the probabilities by more than 1e-6.
 
         Examples
         --------
@@ -311,8 +329,8 @@ class LogLinearPolicy(_Policy):
         policy.residual = float(np.abs(policy.probs - p).max())
         if policy.residual > _FITTED:
             warnings.warn(
-                f"these features cannot express `probs`: the policy differs from them by up to {policy.residual:.3g}; "
-                "give an offset, or features that span ln(probs)",
+                f"`features` do not fit ln(probs): the policy differs from `probs` by up to {policy.residual:.3g}; "
+                "give features that span it, a constant one among them",
                 RankdiagWarning,
                 stacklevel=2,
             )
@@ -322,17 +340,20 @@ class LogLinearPolicy(_Policy):
         return f"LogLinearPolicy({len(self._features)} outputs, {self._features.shape[1]} features)"
 
     def _pull(self, weighted: Floats) -> Floats:
-        return np.asarray(weighted @ self._features / self.temperature, dtype=np.float64)
+        return np.asarray(weighted @ (self._features / self.temperature), dtype=np.float64)
 
     def fisher(self) -> NDArray[np.float64]:
         """Return the Fisher matrix Phi^T (diag(pi) - pi pi^T) Phi / T^2, shape (D, D)."""
         p = self.probs
-        centred = self._features - p @ self._features
-        return np.asarray((centred * p[:, None]).T @ centred / self.temperature**2, dtype=np.float64)
+        with np.errstate(over="ignore", invalid="ignore"):
+            scores = (self._features - p @ self._features) / self.temperature
+            return _held((scores * p[:, None]).T @ scores, "features` and `temperature")
 
     def kernel(self) -> NDArray[np.float64]:
         """Return K of the flow dz/dt = K (pi * A) of the logits: Phi Phi^T / T^2, shape (Y, Y)."""
-        return np.asarray(self._features @ self._features.T / self.temperature**2, dtype=np.float64)
+        with np.errstate(over="ignore", invalid="ignore"):
+            scaled = self._features / self.temperature
+            return _held(scaled @ scaled.T, "features` and `temperature")
 
 
 class EnumeratedAutoregressive(_Policy):
@@ -367,7 +388,8 @@ class EnumeratedAutoregressive(_Policy):
 
     Notes
     -----
-    One Jacobian for each of the vocab^0 + ... + vocab^(length - 1) prefixes; memory Y P.
+    One Jacobian for each of the vocab^0 + ... + vocab^(length - 1) prefixes; memory Y P. `logit_fn` is differentiated
+    also under ``torch.no_grad`` and ``torch.inference_mode``.
 
     Examples
     --------
@@ -390,30 +412,25 @@ class EnumeratedAutoregressive(_Policy):
         if not callable(logit_fn):
             raise TypeError(f"`logit_fn` must be a function of params and a prefix; got {describe(logit_fn)}")
         size, steps = integer(vocab, "vocab", low=1), integer(length, "length", low=1)
-        if steps * np.log2(size) > 20:
+        if steps * np.log2(size) > 20 or steps > _MOST:
             raise ValueError(
                 f"`vocab` ** `length` must be at most 2^20, for every output is written down; got {size} ** {steps}"
             )
         theta = as_float64(params, "params", ndim=1, expected="parameters (P,)")
-        laws: dict[tuple[int, ...], tuple[Floats, Floats]] = {}
-        norm = 0.0
+        log_probs, scores, norm = np.zeros(1), np.zeros((1, len(theta))), 0.0
         for depth in range(steps):
-            for prefix in itertools.product(range(size), repeat=depth):
-                logits, jacobian = _differentiated(logit_fn, theta, prefix, size)
-                norm = max(norm, float(np.linalg.norm(jacobian, 2)) if jacobian.size else 0.0)
-                log_p = _log_softmax(logits)
-                laws[prefix] = log_p, jacobian - np.exp(log_p) @ jacobian
-        sequences = np.array(list(itertools.product(range(size), repeat=steps)), dtype=np.int64).reshape(-1, steps)
-        log_probs, scores = np.zeros(len(sequences)), np.zeros((len(sequences), len(theta)))
-        for row, sequence in enumerate(map(tuple, sequences.tolist())):
-            for place, token in enumerate(sequence):
-                log_p, score = laws[sequence[:place]]
-                log_probs[row] += log_p[token]
-                scores[row] += score[token]
+            laws = [
+                _next_token(logit_fn, theta, prefix, size) for prefix in itertools.product(range(size), repeat=depth)
+            ]
+            norm = max(norm, *(law[2] for law in laws))
+            log_probs = (log_probs[:, None] + np.array([law[0] for law in laws])).ravel()
+            scores = (scores[:, None, :] + np.array([law[1] for law in laws])).reshape(-1, len(theta))
+        place = size ** np.arange(steps - 1, -1, -1, dtype=np.int64)
+        sequences = np.arange(len(log_probs), dtype=np.int64)[:, None] // place % size
         for array in (sequences, scores):
             array.flags.writeable = False
         self.sequences, self.scores, self.jacobian_norm = sequences, scores, norm
-        self._keep(log_probs)
+        self._keep(log_probs, "logit_fn")
 
     def __repr__(self) -> str:
         return f"EnumeratedAutoregressive({len(self.sequences)} outputs of {self.sequences.shape[1]} tokens)"
@@ -423,18 +440,33 @@ class EnumeratedAutoregressive(_Policy):
 
     def fisher(self) -> NDArray[np.float64]:
         """Return the Fisher matrix, the second moment of the scores, shape (P, P)."""
-        return np.asarray((self.scores * self.probs[:, None]).T @ self.scores, dtype=np.float64)
+        with np.errstate(over="ignore", invalid="ignore"):
+            return _held((self.scores * self.probs[:, None]).T @ self.scores, "logit_fn")
 
     def kernel(self) -> NDArray[np.float64]:
         """Return K of the flow d ln pi/dt = K (pi * A), up to a common shift: products of scores, shape (Y, Y)."""
-        return np.asarray(self.scores @ self.scores.T, dtype=np.float64)
+        with np.errstate(over="ignore", invalid="ignore"):
+            return _held(self.scores @ self.scores.T, "logit_fn")
+
+
+def _next_token(logit_fn: Any, theta: Floats, prefix: tuple[int, ...], size: int) -> tuple[Floats, Floats, float]:
+    """Return ln pi of every next token, its gradients by the parameters, and the norm of the Jacobian of the logits."""
+    logits, jacobian = _differentiated(logit_fn, theta, prefix, size)
+    with np.errstate(over="ignore", invalid="ignore"):
+        log_p = _log_softmax(logits)
+        score = jacobian - np.exp(log_p) @ jacobian
+    top = float(np.abs(jacobian).max())  # scaled first, for squares of 1e200 overflow
+    norm = top * float(np.linalg.norm(jacobian / top, 2)) if 0 < top < np.inf else top
+    if not (np.isfinite(score).all() and np.isfinite(norm)):
+        raise ValueError(f"`logit_fn` must have derivatives that float64 can hold; for prefix {prefix} it has not")
+    return log_p, score, norm
 
 
 def _differentiated(logit_fn: Any, theta: Floats, prefix: tuple[int, ...], size: int) -> tuple[Floats, Floats]:
     """Return the logits behind a prefix, and their Jacobian by the parameters."""
     import torch
 
-    with torch.enable_grad():
+    with torch.inference_mode(mode=False), torch.enable_grad():
         point = torch.tensor(np.array(theta), dtype=torch.float64, requires_grad=True)
         logits = logit_fn(point, prefix)
         if not isinstance(logits, torch.Tensor) or tuple(logits.shape) != (size,):

@@ -10,9 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankdiag._array import as_float64
+from rankdiag._document import Document
 from rankdiag._meta import Meta
 from rankdiag._result import Result
 from rankdiag._validate import boolean, integer, real
+from rankdiag.rewards._bounds import readings
 from rankdiag.rewards._exact import as_probs
 
 __all__ = ["TeacherTimes", "TimeBounds", "teacher_times", "time_lower_bounds"]
@@ -46,6 +48,18 @@ class TimeBounds(Result):
     general: NDArray[np.float64]
     tabular: NDArray[np.float64]
     sharper: NDArray[np.float64]
+
+    def document(self) -> Document:
+        """Return what this result shows: each bound, or its middle and a row for each variance."""
+        return readings(
+            self,
+            "Least time to improve",
+            {
+                "general": "Any autoregressive policy and KL penalty.",
+                "tabular": "A table of logits, where asked for.",
+                "sharper": "Any autoregressive policy; derived here.",
+            },
+        )
 
 
 def time_lower_bounds(
@@ -112,17 +126,18 @@ def time_lower_bounds(
     var = np.asarray(as_float64(mean_var, "mean_var", expected="a variance"), dtype=np.float64)
     if (var < 0).any() or (var > 1.0 + 1e-9).any():
         raise ValueError("`mean_var` must be in [0, 1], the variance of a reward in [-1, 1]")
-    penalty = 0.0 if lam == 0.0 else math.exp(-7.0 / (3.0 * lam)) if lam > 0 else 0.0
-    reach = min(-math.expm1(-rise / 9.0), 1.0 - penalty)
-    with np.errstate(divide="ignore", over="ignore"):
-        general = reach / (8.0 * n**2 * j**2) / np.cbrt(var)
-        table = 2.0 * prompts * -math.expm1(-rise / 2.0) / np.sqrt(var)
-        sharper = math.sqrt(2.0) * -math.expm1(-rise * math.sqrt(n / 2.0)) / (n**1.5 * j**2) / np.sqrt(var)
-    arrays: dict[str, Any] = {
-        "general": np.array(general),
-        "tabular": np.array(table if in_table else np.full(var.shape, np.nan)),
-        "sharper": np.array(sharper),
+    reach = -math.expm1(-rise / 9.0)
+    if lam > 0.0:
+        reach = min(reach, -math.expm1(-7.0 / 3.0 / lam))
+    sharp = math.sqrt(2.0) * -math.expm1(-rise * math.sqrt(n / 2.0)) / n**1.5
+    fields = {
+        "general": _over(reach / (8.0 * n**2), j, np.cbrt(var)),
+        "tabular": _over(2.0 * prompts * -math.expm1(-rise / 2.0), 1.0, np.sqrt(var)),
+        "sharper": _over(sharp, j, np.sqrt(var)),
     }
+    if not in_table:
+        fields["tabular"] = np.full(var.shape, np.nan)
+    arrays: dict[str, Any] = {name: np.array(value) for name, value in fields.items()}
     for array in arrays.values():
         array.flags.writeable = False
     return TimeBounds(
@@ -137,6 +152,13 @@ def time_lower_bounds(
             details={"gamma": rise, "length": n, "jacobian": j, "kl": lam, "n_prompts": prompts},
         ),
     )
+
+
+def _over(numerator: float, jacobian: float, spread: Floats) -> Floats:
+    """Return numerator / (jacobian^2 spread), infinite where the spread is 0, whatever leaves float64 in between."""
+    with np.errstate(divide="ignore", over="ignore", invalid="ignore"):
+        value = np.float64(numerator) / jacobian / spread / jacobian
+    return np.where(spread == 0, np.inf, value)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
@@ -230,8 +252,9 @@ def teacher_times(
     if p[best] == 0:
         raise ValueError("`pi0` of the target must be above 0")
     rho = (mean + rise + 1.0) / (float(r[best]) + 1.0)
+    short = (float(r[best]) - mean - rise) / (float(r[best]) + 1.0)  # 1 - rho, which may round to 0
     lower = 2.0 * prompts * -math.expm1(-rise / 2.0) * factor
-    upper = 4.0 * prompts * (1.0 - rho) ** -4 * (1.0 / float(p[best]) - 1.0 / rho)
+    upper = 4.0 * prompts * short**-4 * (1.0 / float(p[best]) - 1.0 / rho) if short > 0 else math.inf
     return TeacherTimes(
         target=best,
         rho=rho,
