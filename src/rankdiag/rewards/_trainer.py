@@ -92,8 +92,8 @@ def trl_batch_metrics(
     inside RLOO's reward, and its advantages are not normalised. GRPO: (r - group mean) / (std + 1e-4), std that of the
     group or of the batch, no division with "none"; with "batch" the zero test looks at the std of the batch and so is
     0 or 1. RLOO: r minus the mean of the other scorable rewards. TRL adds in float32, this function in float64: TRL's
-    share can miss a group of equal rewards that are large (about 1 and above) and no dyadic fractions, for which
-    float32 gives a std above 1e-8. Time O(B).
+    share can miss a group of equal rewards that are no dyadic fractions, six of 0.15 or 0.45 say, for which float32
+    gives a std above 1e-8. Time O(B).
 
     Examples
     --------
