@@ -154,6 +154,7 @@ def test_the_graph_is_that_of_the_edges():
         ((1, 10, -0.1), ValueError, "p"),
         ((1.0,), TypeError, "n_graphs"),
         ((1, 10**9), ValueError, "n"),
+        ((2**40,), ValueError, "n_graphs"),
     ],
 )
 def test_pairs_refuse(arguments, kind, word):

@@ -157,11 +157,6 @@ def test_a_tilted_verifier_has_its_margin_and_keeps_its_cap(seed, delta, beta):
 def test_tilts_at_their_limits():
     assert verifier_tilt([0.5, 0.5], [0], delta=1e308, beta=1e-300).probs.tolist() == [1.0, 0.0]
     assert verifier_tilt([0.5, 0.5], [0], delta=1e308, beta=1e-300).factor_cap == math.inf
-    for correct in ([], [0, 1]):
-        one_kind = verifier_tilt([0.25, 0.75], correct, delta=1.0, beta=1.0)
-        assert one_kind.probs.tolist() == [0.25, 0.75]
-        assert math.isnan(one_kind.margin)
-    assert math.isnan(verifier_tilt([0.0, 1.0], [0], delta=1.0, beta=1.0).margin)
     rare = verifier_tilt([1e-12, 1 - 1e-12], torch.tensor([0]), delta=5.0, beta=1.0)
     assert rare.p_correct == pytest.approx(math.exp(5) * 1e-12, rel=1e-9)
     assert rare.margin == 5.0
@@ -176,6 +171,9 @@ def test_tilts_at_their_limits():
         (([0.5, 0.5], [0, 0], 1.0, 1.0), ValueError, "twice"),
         (([0.5, 0.5], [True, False], 1.0, 1.0), TypeError, "flatnonzero"),
         (([0.5, 0.5], [0.0], 1.0, 1.0), TypeError, "correct"),
+        (([0.5, 0.5], [], 1.0, 1.0), ValueError, "correct"),
+        (([0.5, 0.5], [0, 1], 1.0, 1.0), ValueError, "correct"),
+        (([0.0, 1.0], [0], 1.0, 1.0), ValueError, "correct"),
         (([0.5, 0.5], [0], -1.0, 1.0), ValueError, "delta"),
         (([0.5, 0.5], [0], 1.0, 0.0), ValueError, "beta"),
     ],
@@ -191,7 +189,7 @@ def test_tilts_refuse(arguments, kind, word):
     [
         pair_report([1, NAN, 0.1], [0, 1, 0.3]),
         verifier_tilt([0.1, 0.9], [0], delta=1.0, beta=0.1),
-        verifier_tilt([0.1, 0.9], [], delta=1e308, beta=1e-300),
+        verifier_tilt([0.1, 0.9], [1], delta=1e308, beta=1e-300),
     ],
 )
 def test_results_come_back_and_show(result):

@@ -134,3 +134,9 @@ def test_the_result_comes_back_and_shows():
     assert not again.sum.flags.writeable
     assert len(found) == 3
     assert "response tokens" in found.summary()
+
+
+def test_views_beyond_memory_are_refused_and_not_read():
+    logits = np.broadcast_to(np.float32(0), (2**20, 2**10, 2**10))
+    with pytest.raises(ValueError, match="`logits`"):
+        response_log_probs(logits, [[0, 1]], [[0, 1]])

@@ -131,7 +131,7 @@ class GeneralisationReport(Table[GeneralisationCell]):
     --------
     >>> from rankdiag.rewards import generalisation_report
     >>> rewards = {"ex": {"id": ([1.0, 1.0], [0.0, 0.0]), "fr": ([1.0, 0.0], [0.0, 1.0])}}
-    >>> report = generalisation_report(rewards, {"in_distribution": ["id"], "token_shift": ["fr"]}, rng=0)
+    >>> report = generalisation_report(rewards, {"id": "in_distribution", "fr": "token_shift"}, rng=0)
     >>> report.column("flip_rate"), report.groups[1].gap
     ([nan, 0.5], 0.5)
     """
@@ -186,7 +186,7 @@ class GeneralisationReport(Table[GeneralisationCell]):
 
 def generalisation_report(
     rewards: Mapping[str, Mapping[str, Any]],
-    groups: Mapping[str, Sequence[str]],
+    groups: Mapping[str, str],
     *,
     originals: Mapping[str, str] | None = None,
     bootstrap: int = 1000,
@@ -199,9 +199,9 @@ def generalisation_report(
     rewards : mapping of str to mapping of str to (chosen, rejected)
         For each model and dataset the rewards of both responses of each pair, arrays of shape (N,); NaN drops a pair.
         All models must have all datasets, with the same pairs in the same order.
-    groups : mapping of str to sequence of str
-        Datasets of each group: ``"in_distribution"``, and ``"token_shift"`` (paraphrases and translations of the same
-        pairs), ``"domain_shift"`` or both. Each dataset stands in one group.
+    groups : mapping of str to {"in_distribution", "token_shift", "domain_shift"}
+        For each dataset, whether its pairs are like those of training, other wordings of such pairs (paraphrases,
+        translations), or from elsewhere. At least one is in distribution.
     originals : mapping of str to str, optional
         Dataset of other wordings -> dataset with the original wording of the same pairs. None takes the dataset in
         distribution for every dataset of ``"token_shift"``, if there is one only and it has as many pairs.
@@ -220,7 +220,7 @@ def generalisation_report(
     TypeError
         If an argument has the wrong type.
     ValueError
-        If a model lacks a dataset, a dataset stands in no group or in two, shapes differ, or a cell has no pair left.
+        If a model lacks a dataset, a dataset has no group, shapes differ, or a cell has no pair left.
 
     Notes
     -----
@@ -238,7 +238,7 @@ def generalisation_report(
     >>> from rankdiag.rewards import generalisation_report
     >>> id_pairs, shifted = ([1.0, 2.0, 3.0], [0.0, 0.0, 0.0]), ([0.0, 0.0, 3.0], [1.0, 2.0, 0.0])
     >>> rewards = {"ex": {"id": id_pairs, "fr": id_pairs}, "im": {"id": id_pairs, "fr": shifted}}
-    >>> report = generalisation_report(rewards, {"in_distribution": ["id"], "token_shift": ["fr"]}, rng=0)
+    >>> report = generalisation_report(rewards, {"id": "in_distribution", "fr": "token_shift"}, rng=0)
     >>> [(group.model, group.group, round(group.gap, 3)) for group in report.groups if group.gap]
     [('im', 'token_shift', 0.667)]
     >>> last = report.differences[-1]
@@ -278,23 +278,13 @@ def generalisation_report(
 
 
 def _groups(value: Any) -> dict[str, str]:
-    """Return dataset -> group, groups in their own order."""
+    """Return dataset -> group, those in distribution first."""
     if not isinstance(value, Mapping):
-        raise TypeError(f"`groups` must map groups to names of datasets; got {describe(value)}")
-    for key in value:
-        choice(key, "groups", GROUPS)
-    found: dict[str, str] = {}
-    for group in GROUPS:
-        listed = value.get(group, ())
-        if isinstance(listed, (str, bytes)) or not isinstance(listed, Sequence):
-            raise TypeError(f"`groups` must map {group!r} to a sequence of names; got {describe(listed)}")
-        for name in listed:
-            if string(name, "groups") in found:
-                raise ValueError(f"`groups` must name each dataset once; got {name!r} twice")
-            found[str(name)] = group
-        if group == GROUPS[0] and not found:
-            raise ValueError("`groups` must name a dataset under 'in_distribution', from which gaps are measured")
-    return found
+        raise TypeError(f"`groups` must map datasets to {', '.join(GROUPS)}; got {describe(value)}")
+    named = {string(name, "groups"): choice(group, "groups", GROUPS) for name, group in value.items()}
+    if GROUPS[0] not in named.values():
+        raise ValueError("`groups` must hold a dataset that is 'in_distribution', from which gaps are measured")
+    return {name: group for kind in GROUPS for name, group in named.items() if group == kind}
 
 
 def _rewards(value: Any, kinds: Mapping[str, str]) -> dict[str, dict[str, Pairs]]:
@@ -311,7 +301,7 @@ def _rewards(value: Any, kinds: Mapping[str, str]) -> dict[str, dict[str, Pairs]
         wrong = set(cells).symmetric_difference(kinds)
         if wrong:
             name = sorted(map(str, wrong))[0]
-            where = "stands in no group of `groups`" if name in cells else "is missing"
+            where = "has no group in `groups`" if name in cells else "is missing"
             raise ValueError(f"`rewards` of {model!r} must hold the datasets of `groups`; {name!r} {where}")
         table[string(model, "rewards")] = {name: _pair(cells[name], f"rewards[{model!r}][{name!r}]") for name in kinds}
     first, *others = table

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 __all__ = ["HamiltonianPair", "hamiltonian_pairs", "is_hamiltonian_cycle"]
 
+_WORDS = 9  # of 8 bytes that a vertex or an edge takes in a pair, its tuple and texts: measured, 7.3 to 9.2
 _REDRAWS = 10_000  # of edges that leave no pair of vertices apart; with more, p is as good as 1
 
 
@@ -100,7 +101,8 @@ def hamiltonian_pairs(
     TypeError
         If an argument has the wrong type.
     ValueError
-        If a number is out of range, or `p` is so near 1 that complete graphs alone are drawn.
+        If a number is out of range, the pairs do not fit into memory, or `p` is so near 1 that complete graphs alone
+        are drawn.
 
     Notes
     -----
@@ -124,6 +126,8 @@ def hamiltonian_pairs(
     share = real(p, "p", low=0.0, high=1.0, high_open=True)
     near = boolean(hard, "hard")
     refuse_size(4 * size * size, "n", (size, size))
+    lines = 3 * size + round(share * size * (size - 3) / 2)
+    refuse_size(count * lines * _WORDS, "n_graphs", (count, lines))
     generator, _ = as_generator(rng)
     return [_pair(generator, size, share, near) for _ in range(count)]
 

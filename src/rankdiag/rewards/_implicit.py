@@ -97,8 +97,7 @@ class VerifierTilt(Result):
     probs : ndarray of float64, shape (Y,)
         pi, proportional to pi_ref exp((delta / beta) 1[correct]).
     margin : float
-        Implicit reward of a correct output less that of a wrong one, which is delta; NaN where pi_ref gives mass to
-        one kind only.
+        Implicit reward of a correct output less that of a wrong one, which is delta.
     p_correct, p_correct_ref : float
         Probability of a correct output under pi and under pi_ref.
     factor_cap : float
@@ -281,7 +280,7 @@ def verifier_tilt(pi_ref: Any, correct: Any, *, delta: float, beta: float) -> Ve
     pi_ref : array-like or torch.Tensor, shape (Y,)
         Reference policy.
     correct : array-like of int
-        Indices of the correct outputs, each once; may be empty.
+        Indices of the correct outputs, each once.
     delta : float
         Margin, >= 0.
     beta : float
@@ -297,7 +296,8 @@ def verifier_tilt(pi_ref: Any, correct: Any, *, delta: float, beta: float) -> Ve
     TypeError
         If an argument has the wrong type.
     ValueError
-        If `pi_ref` is no distribution, or an index is out of range or repeated.
+        If `pi_ref` is no distribution or gives no mass to correct or to wrong outputs, or an index is out of range or
+        repeated.
 
     Notes
     -----
@@ -319,24 +319,25 @@ def verifier_tilt(pi_ref: Any, correct: Any, *, delta: float, beta: float) -> Ve
     right = _indices(correct, len(ref))
     gap, scale = real(delta, "delta", low=0.0), real(beta, "beta", low=0.0, low_open=True)
     p_ref = float(ref[right].sum())
-    both = p_ref > 0.0 and bool((ref[~right] > 0).any())
+    if not (p_ref > 0.0 and (ref[~right] > 0).any()):
+        raise ValueError(
+            f"`correct` must name some but not all outputs that `pi_ref` can generate; they have probability {p_ref:g}"
+        )
     with np.errstate(over="ignore", under="ignore", divide="ignore"):  # beyond float64 the factor is infinite
         exponent = np.float64(gap) / np.float64(scale)
         factor = float(np.exp(exponent))
-        weights = np.where(right, ref, ref * np.exp(-exponent)) if both else ref
+        weights = np.where(right, ref, ref * np.exp(-exponent))
         probs = weights / weights.sum()
     p_correct = min(1.0, float(probs[right].sum()))
     return VerifierTilt(
         probs=probs,
-        margin=gap if both else math.nan,
+        margin=gap,
         p_correct=p_correct,
         p_correct_ref=min(1.0, p_ref),
         factor_cap=factor,
         explanation=(
             f"As a verifier this policy puts every correct output {gap:.3g} above every wrong one; it generates a "
             f"correct one with probability {p_correct:.3g}, {p_ref:.3g} before."
-            if both
-            else "The reference policy gives mass to one kind of output only, so there is nothing to verify."
         ),
         meta=Meta(
             definition="pi proportional to pi_ref exp((delta / beta) 1[correct])",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -9,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rankdiag._array import as_float64, is_torch
+from rankdiag._array import as_float64, is_torch, refuse_size
 from rankdiag._document import Column, Document, Grid, KeyNumber, Plot, Series
 from rankdiag._meta import Meta
 from rankdiag._result import Result
@@ -204,6 +205,8 @@ def sliceable(value: Any, name: str, expected: str) -> Any:
     if not (dense and len(value.shape)):
         return as_float64(value, name, allow_empty=True, finite=False, expected=expected)
     as_float64(value[:0], name, allow_empty=True, finite=False, expected=expected)
+    shape = tuple(value.shape)
+    refuse_size(math.prod(shape) * int(value.dtype.itemsize) // 8, name, shape)  # a view may stand for more than memory
     return value
 
 

@@ -22,7 +22,7 @@ _TOKENS = 2048  # of either side that meet at a time: their table of coefficient
 _BLOCK = 1 << 22  # probabilities of one block of the vocabulary, 32 MiB
 
 
-@dataclass(frozen=True, slots=True, eq=False)
+@dataclass(frozen=True, slots=True, eq=False, init=False, repr=False)
 class ResponseStates:
     """Hidden states and tokens of one response.
 
@@ -51,19 +51,19 @@ class ResponseStates:
     states: NDArray[np.float64]
     tokens: NDArray[np.int64]
 
-    def __post_init__(self) -> None:
-        states = np.array(as_float64(self.states, "states", ndim=2, expected="hidden states (n, d)"))
-        numbers = as_float64(self.tokens, "tokens", ndim=1, expected="token ids (n,)")
-        if "int" not in input_dtype(self.tokens):
-            raise TypeError(f"`tokens` must hold integers, token ids; got dtype {input_dtype(self.tokens)}")
-        if len(numbers) != len(states):
-            raise ValueError(f"`tokens` must have one entry for each of {len(states)} states; got {len(numbers)}")
-        if (numbers < 0).any():
-            raise ValueError(f"`tokens` must be ids, at least 0; got {int(numbers.min())}")
-        tokens = numbers.astype(np.int64)
-        states.flags.writeable = tokens.flags.writeable = False
-        object.__setattr__(self, "states", states)
-        object.__setattr__(self, "tokens", tokens)
+    def __init__(self, states: Any, tokens: Any) -> None:
+        own = np.array(as_float64(states, "states", ndim=2, expected="hidden states (n, d)"))
+        numbers = as_float64(tokens, "tokens", ndim=1, expected="token ids (n,)")
+        if "int" not in input_dtype(tokens):
+            raise TypeError(f"`tokens` must hold integers, token ids; got dtype {input_dtype(tokens)}")
+        if len(numbers) != len(own):
+            raise ValueError(f"`tokens` must have one entry for each of {len(own)} states; got {len(numbers)}")
+        if not ((numbers >= 0) & (numbers < 2**53)).all():
+            raise ValueError(f"`tokens` must be ids, at least 0; got {numbers.min():g} to {numbers.max():g}")
+        ids = numbers.astype(np.int64)
+        own.flags.writeable = ids.flags.writeable = False
+        object.__setattr__(self, "states", own)
+        object.__setattr__(self, "tokens", ids)
 
     def __len__(self) -> int:
         return len(self.tokens)
