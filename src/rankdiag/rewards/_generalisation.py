@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
@@ -46,8 +45,8 @@ class GeneralisationCell:
         Share of pairs in the right order, ties one half, with its Wilson interval at 95 %.
     normalised_margin : float
         See `PairReport`.
-    flip_rate : float
-        Share of pairs whose order differs from that of the original wording, from or to a tie one half; NaN where
+    flip_rate : float or None
+        Share of pairs whose order differs from that of the original wording, from or to a tie one half; None where
         there is no original.
     """
 
@@ -59,7 +58,7 @@ class GeneralisationCell:
     lower: float
     upper: float
     normalised_margin: float
-    flip_rate: float
+    flip_rate: float | None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -93,9 +92,9 @@ class ModelDifference:
         Names.
     n : int
         Pairs that both models score.
-    difference, lower, upper : float
-        Accuracy of the first less that of the second, with the percentile interval at 95 % of a paired bootstrap; NaN
-        ends without one.
+    difference, lower, upper : float or None
+        Accuracy of the first less that of the second, with the percentile interval at 95 % of a paired bootstrap; None
+        without one, or without a pair that both score.
     first_only, second_only : int
         Pairs on which one model does better than the other.
     p_value : float
@@ -106,9 +105,9 @@ class ModelDifference:
     second: str
     dataset: str
     n: int
-    difference: float
-    lower: float
-    upper: float
+    difference: float | None
+    lower: float | None
+    upper: float | None
     first_only: int
     second_only: int
     p_value: float
@@ -133,7 +132,7 @@ class GeneralisationReport(Table[GeneralisationCell]):
     >>> rewards = {"ex": {"id": ([1.0, 1.0], [0.0, 0.0]), "fr": ([1.0, 0.0], [0.0, 1.0])}}
     >>> report = generalisation_report(rewards, {"id": "in_distribution", "fr": "token_shift"}, rng=0)
     >>> report.column("flip_rate"), report.groups[1].gap
-    ([nan, 0.5], 0.5)
+    ([None, 0.5], 0.5)
     """
 
     tag: ClassVar[str] = "rewards.GeneralisationReport"
@@ -365,11 +364,11 @@ def _cell(
         raise ValueError(f"`rewards` of {model!r} on {dataset!r}: {error}") from None
     if report.meta.skipped:
         skipped[f"pairs of {model} on {dataset}"] = report.meta.skipped["pairs"]
-    flips = math.nan
+    flips = None
     if original is not None:
         moved = np.abs(pair_credits(*pair) - pair_credits(*original))
         moved = moved[~np.isnan(moved)]
-        flips = float(moved.mean()) if len(moved) else math.nan
+        flips = float(moved.mean()) if len(moved) else None
     return GeneralisationCell(
         model=model,
         dataset=dataset,
@@ -385,7 +384,7 @@ def _cell(
 
 def _readings(rows: Sequence[GeneralisationCell]) -> tuple[GroupReading, ...]:
     found: list[GroupReading] = []
-    home = math.nan
+    home = 0.0
     for model in dict.fromkeys(cell.model for cell in rows):
         for group in GROUPS:
             cells = [cell for cell in rows if cell.model == model and cell.group == group]
@@ -409,7 +408,7 @@ def _difference(
     gain = pair_credits(*a) - pair_credits(*b)
     gain = gain[~np.isnan(gain)]
     up, down = int((gain > 0).sum()), int((gain < 0).sum())
-    low = high = math.nan
+    low = high = None
     if draws and len(gain):
         values, counts = np.unique(gain, return_counts=True)
         means = rng.multinomial(len(gain), counts / len(gain), size=draws) @ values / len(gain)
@@ -419,7 +418,7 @@ def _difference(
         second=second,
         dataset=dataset,
         n=len(gain),
-        difference=float(gain.mean()) if len(gain) else math.nan,
+        difference=float(gain.mean()) if len(gain) else None,
         lower=low,
         upper=high,
         first_only=up,
