@@ -5,7 +5,13 @@ from __future__ import annotations
 from typing import Any, assert_type
 
 from rankdiag.language_models import EncodedPreferences
-from rankdiag.monitors import DisplacementCallback, DisplacementLimit
+from rankdiag.monitors import (
+    DisplacementCallback,
+    DisplacementLimit,
+    RewardLandscapeCallback,
+    RewardLandscapeMonitor,
+    wrap_reward_fn,
+)
 from rankdiag.preference import DisplacementReport, LogProbs
 
 
@@ -20,3 +26,14 @@ def callback(probe: EncodedPreferences, trainer: Any) -> None:
 
 def limit(report: DisplacementReport) -> None:
     assert_type(DisplacementLimit(mean_below=None, per_token_below=-0.1).exceeded(report), tuple[str, ...])
+
+
+def watched(trainer: Any) -> None:
+    monitor = RewardLandscapeMonitor(weights={"length": 2.0})
+    assert_type(wrap_reward_fn(length, monitor)(["a"], ["b"]), list[float])
+    assert_type(monitor.collect("eval"), dict[str, float])
+    assert_type(RewardLandscapeCallback(monitor, every=5).bind(trainer), RewardLandscapeCallback)
+
+
+def length(prompts: list[str], completions: list[str]) -> list[float]:
+    return [float(len(text)) for text in completions]

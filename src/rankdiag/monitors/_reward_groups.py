@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from rankdiag._array import as_float64
 from rankdiag.rewards._moments import row_moments
 from rankdiag.rewards._table import canonical_json
+from rankdiag.rewards._zero_std import zero_std_at_k
 
 __all__ = [
     "Groups",
@@ -20,9 +21,11 @@ __all__ = [
     "group_moments",
     "merge_groups",
     "prompt_keys",
+    "rms_of",
     "rows_of",
     "spread_readings",
     "text_key",
+    "zero_std_of_multiples",
 ]
 
 Floats = NDArray[np.float64]
@@ -146,6 +149,31 @@ def merge_groups(parts: Sequence[Groups]) -> Groups:
         between = count * (gap - np.repeat(offset, sizes, axis=-1)) ** 2
         squares = np.add.reduceat(m2 + between, starts, axis=-1)
         return Groups(keys[starts], total, base + offset, np.where(lowest >= highest, 0.0, squares), lowest, highest)
+
+
+def rms_of(groups: Groups) -> float:
+    """Return the root of the mean unbiased variance of groups (P,); NaN if none has two scored rewards."""
+    defined = groups.count >= 2
+    if not defined.any():
+        return float("nan")
+    with np.errstate(over="ignore", invalid="ignore"):
+        return float(np.sqrt((groups.m2[defined] / (groups.count[defined] - 1.0)).mean()))
+
+
+def zero_std_of_multiples(parts: Sequence[tuple[NDArray[np.int64], Floats]], k: int) -> dict[str, float]:
+    """Return the expected share of groups without spread at 2 k, 4 k, ... rollouts, of groups that have so many.
+
+    Parts are keys (P,) and rows (P, width) of rewards, padded with NaN; a group may lie in several.
+    """
+    keys = np.concatenate([np.repeat(own, rows.shape[1]) for own, rows in parts])
+    _, rows = rows_of(keys, np.concatenate([rows.ravel() for _, rows in parts]))
+    scored = (~np.isnan(rows)).sum(axis=1)
+    found: dict[str, float] = {}
+    factor = 2
+    while (scored >= factor * k).any():
+        found[f"zero_std_at_{factor}k"] = float(np.mean(zero_std_at_k(rows[scored >= factor * k], factor * k)))
+        factor *= 2
+    return found
 
 
 def spread_readings(groups: Groups, equal: NDArray[np.bool_], low_std: float) -> dict[str, float]:

@@ -22,8 +22,10 @@ from rankdiag.monitors._reward_groups import (
     group_moments,
     merge_groups,
     prompt_keys,
+    rms_of,
     rows_of,
     spread_readings,
+    zero_std_of_multiples,
 )
 
 __all__ = ["RewardLandscapeMonitor", "wrap_reward_fn"]
@@ -379,13 +381,15 @@ class RewardLandscapeMonitor:
             return {}
         defined = total.count >= 2
         found |= self._ends(split, total, equal, slack)
-        found |= self._larger(parts)
+        k = self._size("train")
+        if k is not None and all(part.rows is not None for part in parts):
+            found |= zero_std_of_multiples(
+                [(part.groups.keys, part.rows) for part in parts if part.rows is not None], k
+            )
         for row, name in enumerate(names):
             own = Groups(merged.keys, *(column[row] for column in merged.moments))
             flat = (own.max <= own.min) | (own.count < 2)
-            readings = spread_readings(own, own.max <= own.min, self.low_std)
-            if readings:
-                found[f"{name}/within_std_rms"] = readings["within_std_rms"]
+            found[f"{name}/within_std_rms"] = rms_of(own)
             found[f"{name}/conflict"] = float((~flat & equal)[defined].mean())
             found[f"{name}/zero_in_sum"] = float((flat & ~equal)[defined].mean())
         return found
@@ -403,27 +407,6 @@ class RewardLandscapeMonitor:
             "frac_all_worst": float((flat & (total.min[defined] - slack[defined] <= low)).mean()),
             "frac_all_best": float((flat & (total.max[defined] + slack[defined] >= high)).mean()),
         }
-
-    def _larger(self, parts: Sequence[_Part]) -> dict[str, float]:
-        """Return the expected share of groups without spread at multiples of the size of a group in training."""
-        k = self._size("train")
-        if k is None or any(part.rows is None for part in parts):
-            return {}
-        from rankdiag.rewards._zero_std import zero_std_at_k
-
-        width = max(part.rows.shape[1] for part in parts if part.rows is not None)
-        keys, values = [], []
-        for part in parts:
-            if part.rows is not None:
-                keys.append(np.repeat(part.groups.keys, part.rows.shape[1]))
-                values.append(part.rows.ravel())
-        _, rows = rows_of(np.concatenate(keys), np.concatenate(values))
-        scored = (~np.isnan(rows)).sum(axis=1)
-        found, m, factor = {}, 2 * k, 2
-        while m <= width * len(parts) and (scored >= m).any():
-            found[f"zero_std_at_{factor}k"] = float(np.mean(zero_std_at_k(rows[scored >= m], m)))
-            m, factor = 2 * m, 2 * factor
-        return found
 
 
 def wrap_reward_fn(fn: RewardFunction, monitor: RewardLandscapeMonitor) -> RewardFunction:
