@@ -405,12 +405,12 @@ def exact_reward_moments(probs: Any, rewards: Any) -> ExactMoments:
     """
     p = as_probs(probs, "probs")
     r = as_float64(rewards, "rewards", min_ndim=1, expected="a reward for each output (..., Y)")
+    if r.shape[-1] != p.shape[-1]:
+        raise ValueError(f"`rewards` must have {p.shape[-1]} outputs, as `probs` has; got {r.shape[-1]}")
     try:
         r = np.broadcast_to(r, np.broadcast_shapes(p.shape, r.shape))
     except ValueError:
         raise ValueError(f"`rewards` must fit the shape {p.shape} of `probs`; got {r.shape}") from None
-    if r.shape[-1] != p.shape[-1]:
-        raise ValueError(f"`rewards` must have {p.shape[-1]} outputs, as `probs` has; got {r.shape[-1]}")
     with np.errstate(over="ignore", invalid="ignore"):
         base = r.min(axis=-1, keepdims=True)
         gap = r - base

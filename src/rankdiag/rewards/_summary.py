@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -185,7 +186,8 @@ def summarize(
     ci : float
         Level of the intervals, in (0, 1).
     bootstrap : int
-        Resamples of prompts (BCa) for the intervals of mean_var and grand_mean; 0 takes t intervals.
+        Resamples of prompts (BCa) for the intervals of mean_var and grand_mean; 0 takes t intervals. NaN where all
+        resamples lie on one side of the mean, as they may if they are few.
     rng : int or numpy.random.Generator, optional
         Of the bootstrap.
     r_max : float, optional
@@ -225,6 +227,8 @@ def summarize(
     rewards = as_table(table)
     level = real(ci, "ci", low=0.0, high=1.0, low_open=True, high_open=True)
     resamples = integer(bootstrap, "bootstrap", low=0)
+    if resamples == 1:
+        raise ValueError("`bootstrap` must be 0 for t intervals, or at least 2 resamples, better 2000; got 1")
     bounds = _taus(taus)
     rows = row_moments(rewards.values)
     scored, known = rows.count > 0, np.isfinite(rows.var)
@@ -318,18 +322,21 @@ def _interval(
     values = np.ldexp(values, -unit)
     error = math.ldexp(float(values.std(ddof=1)) / math.sqrt(n), unit) if values.max() > values.min() else 0.0
     if resamples and error > 0:
-        from scipy.stats import bootstrap
+        from scipy.stats import DegenerateDataWarning, bootstrap
 
-        found = bootstrap(
-            (values,),
-            np.mean,
-            n_resamples=resamples,
-            confidence_level=level,
-            method="BCa",
-            rng=generator,
-            vectorized=True,
-            batch=max(1, 4_000_000 // n),
-        ).confidence_interval
+        # All resamples on one side of the mean: scipy divides infinities, warns, and gives the documented NaN.
+        with np.errstate(invalid="ignore", divide="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore", DegenerateDataWarning)
+            found = bootstrap(
+                (values,),
+                np.mean,
+                n_resamples=resamples,
+                confidence_level=level,
+                method="BCa",
+                rng=generator,
+                vectorized=True,
+                batch=max(1, 4_000_000 // n),
+            ).confidence_interval
         return mean, error, (math.ldexp(float(found.low), unit), math.ldexp(float(found.high), unit))
     from scipy.special import stdtrit
 
