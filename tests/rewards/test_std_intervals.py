@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import pickle
+import sys
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -304,6 +307,30 @@ def test_wrong_decisions_are_rare(method):
         state = rule.update((np.random.default_rng(seed).random(512) < p) * 1.0)
         wrong += state == ("low" if tau < sigma else "high")
     assert wrong <= 12
+
+
+@pytest.mark.slow
+def test_coverage_and_stopping_over_streams(monkeypatch):
+    path = Path(__file__).parents[2] / "reproductions" / "rewards_certified.py"
+    spec = importlib.util.spec_from_file_location("rewards_certified", path)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "rewards_certified", module)
+    spec.loader.exec_module(module)
+    streams, delta = 400, 0.1
+    limit = delta + 3 * math.sqrt(delta * (1 - delta) / streams)
+    for row in module.coverage(streams, delta):
+        assert max(row.too_high, row.too_low, row.outside) <= limit, row
+        assert math.isnan(row.exact) or row.exact <= delta + 1e-12, row
+        if row.n == 256:
+            assert row.width == pytest.approx(row.theory, rel=0.1, abs=0.005), row
+    widths = {(row.law, row.n, row.method): row.width for row in module.coverage(50, delta)}
+    for (law, n, method), width in widths.items():
+        if method == "self_bounding":
+            assert width <= widths[law, n, "maurer_pontil"]
+            assert widths.get((law, n, "binary_exact"), 0.0) <= width
+    for row in module.stopping(100, delta):
+        assert row.wrong <= limit, row
+        assert row.median in (min(row.theory, 2048), 2 * row.theory), row
 
 
 @pytest.mark.parametrize(

@@ -84,6 +84,38 @@ def test_metrics_of_tensors_survive_the_trip():
     assert "50%" in found.summary()
 
 
+@pytest.mark.slow
+@pytest.mark.changes_global_state("python random state", "numpy random state", "torch random state")
+@pytest.mark.filterwarnings("ignore:`(is_)?gradient_checkpointing:FutureWarning")  # TRL calls an old name
+@pytest.mark.parametrize(("kind", "scale"), [("grpo", "group"), ("grpo", "batch"), ("rloo", "group")])
+def test_runs_of_trl_log_these_figures(tmp_path, kind, scale):
+    pytest.importorskip("trl")
+    from monitors.dpo_run import save_model
+    from monitors.rewards_run import Rewards, reward_trainer
+
+    rewards = Rewards()
+    options = {} if kind == "rloo" else {"scale_rewards": scale}
+    trainer = reward_trainer(
+        save_model(tmp_path / "model"),
+        tmp_path / "run",
+        kind,
+        rewards.functions(kind),
+        beta=0.0,
+        logging_steps=1,
+        gradient_accumulation_steps=1,
+        **options,
+    )
+    trainer.train()
+    logs = [entry for entry in trainer.state.log_history if "reward" in entry]
+    assert len(logs) == len(rewards.calls) == 4
+    for call, entry in zip(rewards.calls, logs, strict=True):
+        parts = np.array([call["early"], call["late"]], dtype=float)
+        summed = np.where(np.isnan(parts).all(axis=0), np.nan, np.nansum(parts, axis=0))
+        found = trl_batch_metrics(summed, num_generations=4, trainer=kind, scale_rewards=scale)
+        for name in ("reward", "reward_std", "frac_reward_zero_std"):
+            assert getattr(found, name) == pytest.approx(entry[name], rel=1e-5, abs=1e-6), name
+
+
 @pytest.mark.parametrize(
     ("rewards", "options", "error", "match"),
     [
