@@ -367,7 +367,7 @@ class EnumeratedAutoregressive(_Policy):
     params : array-like or torch.Tensor, shape (P,)
         The parameters.
     vocab, length : int
-        Tokens, and tokens of every output; vocab ** length must be at most 2^20.
+        Tokens, and tokens of every output; length and vocab ** length must be at most 2^20.
 
     Attributes
     ----------
@@ -411,8 +411,8 @@ class EnumeratedAutoregressive(_Policy):
     ) -> None:
         if not callable(logit_fn):
             raise TypeError(f"`logit_fn` must be a function of params and a prefix; got {describe(logit_fn)}")
-        size, steps = integer(vocab, "vocab", low=1), integer(length, "length", low=1)
-        if steps * np.log2(size) > 20 or steps > _MOST:
+        size, steps = integer(vocab, "vocab", low=1), integer(length, "length", low=1, high=_MOST)
+        if steps * np.log2(size) > 20:
             raise ValueError(
                 f"`vocab` ** `length` must be at most 2^20, for every output is written down; got {size} ** {steps}"
             )
