@@ -213,12 +213,12 @@ def test_flows_of_the_published_teachers_respect_both_times():
         assert ranking_accuracy(inaccurate[None], gold[None]).accuracy == pytest.approx(0.04)
 
 
-@given(starts(), st.floats(0.01, 1.5))
+@given(starts(), st.floats(0.01, 0.99))
 @settings(max_examples=40)
-def test_the_target_needs_more_than_it_has(drawn, gamma):
+def test_the_target_needs_more_than_it_has(drawn, part):
     z, _, gold = drawn
     policy = TabularPolicy(z)
-    assume(gold.max() > policy.value(gold) + gamma + 1e-9)
+    gamma = part * (gold.max() - policy.value(gold))
     found = teacher_times(policy.probs, gold, gamma)
     assert policy.probs[found.target] < found.rho < 1
     assert found.inaccurate_upper > 0
