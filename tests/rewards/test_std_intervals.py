@@ -157,7 +157,7 @@ def test_bootstrap_is_that_of_scipy_and_says_why_it_has_none():
     np.testing.assert_allclose([found.lower, found.upper], plain, rtol=1e-9)
     assert found == std_interval(row, method="bootstrap", delta=0.1, rng=5)
     assert found.meta.seed == 5
-    for flat in ([1.0] * 8, [0.0, 1.0]):
+    for flat in ([1.0] * 8, [0.0, 1.0], [0.0, 1.0, 0.0, 1.0]):
         none = std_interval(flat, method="bootstrap", rng=0)
         assert math.isnan(none.lower)
         assert math.isnan(none.upper)
@@ -276,7 +276,7 @@ def test_looks_and_what_they_spend():
             assert rule.interval == plain
     assert seen == [8, 16, 32, 64, 100]
     assert rule.state == "exhausted"
-    assert rule.count == 100
+    assert repr(rule) == "SequentialStd(tau=0.25, 'exhausted' after 100 rollouts)"
     np.testing.assert_allclose(spent, [6 * 0.05 / (math.pi * j) ** 2 for j in range(1, 6)])
     assert sum(spent) < 0.05 < sum(6 * 0.05 / (math.pi * j) ** 2 for j in range(1, 10_000)) + 1e-4
     before = rule.interval

@@ -284,10 +284,10 @@ def _bootstrap(valid: Floats, delta: float, rng: np.random.Generator) -> tuple[t
         return none, "all rewards are equal, so that every resample is"
     if len(valid) < 3:
         return none, "the bootstrap needs at least 3 rewards"
-    from scipy.stats import bootstrap
+    from scipy.stats import DegenerateDataWarning, bootstrap
 
-    with warnings.catch_warnings(), np.errstate(all="ignore"):  # scipy warns where BCa is degenerate; said as a reason
-        warnings.simplefilter("ignore")
+    # scipy warns where BCa is degenerate; here that is said as a reason
+    with warnings.catch_warnings(action="ignore", category=DegenerateDataWarning), np.errstate(all="ignore"):
         found = bootstrap(
             ((valid - base) / scale,),
             lambda rows, axis: np.std(rows, axis=axis, ddof=1),
@@ -331,8 +331,10 @@ class SequentialStd:
     Looks at n = 8, 16, 32, ... and at `max_rollouts`; look j spends delta_j = 6 delta / (pi^2 j^2), half on each bound.
     These add up to at most delta, so that all looked-at intervals hold together with probability 1 - delta (union
     bound, derived here). A reward range of 1, delta = .05 and a gap g between sigma and tau need about
-    2 ln(2/delta_j) / g^2 rollouts with "maurer_pontil". Batches may have any size: the rule looks at the same prefixes
-    of the stream, whatever the batches. NaN rewards are dropped and do not count. Memory O(max_rollouts).
+    2 ln(2/delta_j) / g^2 rollouts with "maurer_pontil". Rewards of 0 and 1 at p = 1/2 and tau = .35 were decided after
+    1024, 256 and 32 rollouts by the three methods (median of 2000 streams, reproductions/rewards_certified.py).
+    Batches may have any size: the rule looks at the same prefixes of the stream, whatever the batches. NaN rewards are
+    dropped and do not count. Memory O(max_rollouts).
 
     Examples
     --------
@@ -361,6 +363,9 @@ class SequentialStd:
         self._looks = 0
         self._state: State = "continue"
         self._interval: StdInterval | None = None
+
+    def __repr__(self) -> str:
+        return f"SequentialStd(tau={self.tau:g}, {self._state!r} after {self._count} rollouts)"
 
     @property
     def state(self) -> State:
