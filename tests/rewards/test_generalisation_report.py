@@ -70,7 +70,7 @@ def test_the_bootstrap_draws_pairs_with_replacement():
     rng = np.random.default_rng(1)
     means = gain[rng.integers(0, 40, size=(20_000, 40))].mean(axis=1)
     low, high = np.quantile(means, [0.025, 0.975])
-    assert (found.lower, found.upper) == pytest.approx((low, high), abs=0.026)  # two steps of the grid of means, 1 / 80
+    assert (found.lower, found.upper) == pytest.approx((low, high), abs=0.0126)  # one step of the grid of means, 1 / 80
 
 
 def test_seeds_repeat_the_intervals():

@@ -63,6 +63,8 @@ def test_edges_and_cycles_have_their_probabilities():
     counts = np.array([shapes.count(shape) for shape in set(shapes)])
     assert len(counts) == 60  # (6 - 1)! / 2 cycles
     assert ((counts - 2000 / 60) ** 2 / (2000 / 60)).sum() < 59 + 5 * math.sqrt(2 * 59)
+    ranks = [sorted(pair.edges).index(pair.edges[0]) / (len(pair.edges) - 1) for pair in pairs]
+    assert abs(np.mean(ranks) - 0.5) < 5 * 0.35 / math.sqrt(2000)
     first = [pair.edges[0] in {tuple(sorted((pair.chosen[i], pair.chosen[i - 1]))) for i in range(6)} for pair in pairs]
     expected = np.mean([6 / len(pair.edges) for pair in pairs])  # shuffled: the first edge is any of them
     assert abs(np.mean(first) - expected) < 5 * 0.5 / math.sqrt(2000)

@@ -112,6 +112,12 @@ def test_blocks_change_nothing(monkeypatch):
     np.testing.assert_allclose(one, whole[4:5, 2:3], atol=1e-13)
 
 
+def test_groups_hold_whole_responses_and_few_tokens(monkeypatch):
+    monkeypatch.setattr(_transfer, "_TOKENS", 5)
+    responses = [ResponseStates(np.ones((n, 1)), [0] * n) for n in (2, 3, 1, 7, 4, 2)]
+    assert [[len(r) for r in group] for group in _transfer._groups(responses)] == [[2, 3], [1], [7], [4], [2]]
+
+
 def test_tokens_that_training_never_saw_keep_their_margin():
     """Single tokens, one state a prompt: a step on {0, 1} moves neither 2 against 3, whatever the states."""
     rng = np.random.default_rng(6)

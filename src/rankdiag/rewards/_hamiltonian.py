@@ -175,14 +175,14 @@ def is_hamiltonian_cycle(order: Any, edges: Any, n: int) -> bool:
 
 
 def _vertices(order: Any, size: int) -> list[int] | None:
-    """Return an order of all vertices as integers; None for anything else."""
+    """Return distinct integers, one for each vertex; None for anything else."""
     if isinstance(order, (str, bytes)) or not isinstance(order, Iterable):
         return None
     try:
         entries = list(islice(order, size + 1))
     except TypeError:  # an array without axes
         return None
-    found = [vertex for vertex in map(_vertex, entries) if vertex is not None and 0 <= vertex < size]
+    found = [vertex for vertex in map(_vertex, entries) if vertex is not None]  # one out of range has no edge
     return found if len(entries) == len(found) == size == len(set(found)) else None
 
 
@@ -259,10 +259,7 @@ def _permutation(rng: np.random.Generator, n: int, joined: NDArray[np.bool_]) ->
 
 def _two_opt(rng: np.random.Generator, cycle: NDArray[np.intp], joined: NDArray[np.bool_]) -> NDArray[np.intp]:
     """Reverse cycle[a+1 .. b]: edges (a, a+1) and (b, b+1) give way to (a, b) and (a+1, b+1)."""
-    n = len(cycle)
-    a, b = np.triu_indices(n, 2)
-    apart = (b - a) < n - 1  # the first and the last edge share a vertex
-    a, b = a[apart], b[apart]
+    a, b = np.triu_indices(len(cycle), 2)  # the first and the last edge give the same cycle, which misses nothing
     after = np.roll(cycle, -1)
     missing = np.flatnonzero(~(joined[cycle[a], cycle[b]] & joined[after[a], after[b]]))
     move = missing[rng.integers(len(missing))]  # never empty: a pair apart is one new edge of some move
