@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+import pickle
 
 import numpy as np
 import pytest
@@ -78,7 +80,13 @@ def test_float32_of_trl_can_miss_equal_rewards():
 def test_metrics_of_tensors_survive_the_trip():
     rewards = torch.tensor([1.0, 0.0, 0.5, 0.5], dtype=torch.bfloat16)
     found = trl_batch_metrics(rewards, num_generations=2)
-    assert result_from_json(found.to_json()) == found
+    gaps = trl_batch_metrics([[1.0, np.nan], [0.5, 0.25]], num_generations=2)
+    for result in (found, gaps):
+        for other in (result_from_json(result.to_json()), pickle.loads(pickle.dumps(result)), copy.deepcopy(result)):
+            assert other == result
+            np.testing.assert_array_equal(other.group_std, result.group_std)
+            np.testing.assert_array_equal(other.advantages, result.advantages)
+            assert not other.advantages.flags.writeable
     assert not found.advantages.flags.writeable
     assert not found.group_std.flags.writeable
     assert "50%" in found.summary()
