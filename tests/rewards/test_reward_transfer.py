@@ -48,6 +48,8 @@ def test_coefficients_are_those_of_the_formula(seed):
     args = [part.tolist() for part in (*plain(left), *plain(right), words)]
     np.testing.assert_allclose(found, coefficients(*args), atol=1e-12)
     assert np.abs(found).max() <= 2 + 1e-12
+    equal = left.tokens[:, None] == right.tokens
+    assert (found[equal] >= -1e-12).all()  # (1 - a) (1 - b) and products of the other probabilities
     np.testing.assert_allclose(token_coefficients(right, left, words), found.T, atol=1e-12)
     # the mean over the token that the policy would draw is 0: a step on its own samples moves nothing on average
     q = np.exp(right.states[0] @ words.T)
@@ -116,6 +118,25 @@ def test_groups_hold_whole_responses_and_few_tokens(monkeypatch):
     monkeypatch.setattr(_transfer, "_TOKENS", 5)
     responses = [ResponseStates(np.ones((n, 1)), [0] * n) for n in (2, 3, 1, 7, 4, 2)]
     assert [[len(r) for r in group] for group in _transfer._groups(responses)] == [[2, 3], [1], [7], [4], [2]]
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_training_separates_both_kinds(seed):
+    """Trained step by step, each kind moves by its own transfer: explicit carries over, implicit does not."""
+    rng = np.random.default_rng(seed)
+    side = np.eye(8)[0]
+    h = rng.normal(size=(3, 8)) / 3
+    tokens = np.array([side, -side, side, -side]) + 0.1 * rng.normal(size=(4, 8))
+    chosen, rejected = h + tokens[0], h + tokens[1]
+    unseen = np.concatenate([h + tokens[2], h + tokens[3]])
+    explicit = reward_transfer(chosen, rejected, unseen).sum(axis=1)  # a whole batch is the sum of its pairs
+    assert (explicit[:3] > explicit[3:]).all()
+    words = np.zeros((4, 8))
+    first, second, third, fourth = ([ResponseStates(row[None], [v]) for row in h] for v in range(4))
+    implicit = reward_transfer(first, second, [*first, *second, *third, *fourth], kind="im", unembedding=words).sum(1)
+    margins = implicit.reshape(4, 3)
+    assert (margins[0] > margins[1]).all()
+    np.testing.assert_allclose(margins[2], margins[3], atol=1e-14)
 
 
 def test_tokens_that_training_never_saw_keep_their_margin():
