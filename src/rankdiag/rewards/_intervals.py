@@ -330,11 +330,11 @@ class SequentialStd:
     -----
     Looks at n = 8, 16, 32, ... and at `max_rollouts`; look j spends delta_j = 6 delta / (pi^2 j^2), half on each bound.
     These add up to at most delta, so that with independent rollouts all looked-at intervals hold together with
-    probability 1 - delta (union bound, derived here). A reward range of 1, delta = .05 and a gap g between sigma and tau need about
-    2 ln(2/delta_j) / g^2 rollouts with "maurer_pontil". Rewards of 0 and 1 at p = 1/2 and tau = .35 were decided after
-    1024, 256 and 32 rollouts by the three methods (median of 2000 streams, reproductions/rewards_certified.py).
-    Batches may have any size: the rule looks at the same prefixes of the stream, whatever the batches. NaN rewards are
-    dropped and do not count. Memory O(max_rollouts).
+    probability 1 - delta (union bound, derived here). A reward range of 1, delta = .05 and a gap g between sigma and
+    tau need about 2 ln(2/delta_j) / g^2 rollouts with "maurer_pontil". Rewards of 0 and 1 at p = 1/2 and tau = .35 were
+    decided after 1024, 256 and 32 rollouts by the three methods (median of 2000 streams,
+    reproductions/rewards_certified.py). Batches may have any size: the rule looks at the same prefixes of the stream,
+    whatever the batches. NaN rewards are dropped and do not count. Memory O(max_rollouts).
 
     Examples
     --------
