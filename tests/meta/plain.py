@@ -34,6 +34,8 @@ NAN_OK = {
     "Backend.asarray",
     "Backend.rounded",
     "PreferenceScores.rank_correlation",  # of constant columns
+    "RewardStdMetric.compute",  # no prompt with two rewards
+    "RewardStdMetric.forward",
     "TrainerLogDisplacement.document",  # a log without rejected rewards
     "ches_from_padded",  # relative to a distance of 0
     "ches_from_states",
@@ -314,6 +316,8 @@ ARGUMENTS: dict[str, Callable[[], Mapping[str, Any]]] = {
         "prompt_rejected_ids": [1, 5, 8],
     },
     "rankdiag.language_models.truncate_row": lambda: {"prompt_ids": [1, 5], "response_ids": [7, 2], "max_length": 3},
+    "rankdiag.monitors.RewardLandscapeCallback": lambda: {"monitor": rd.monitors.RewardLandscapeMonitor()},
+    "rankdiag.monitors.wrap_reward_fn": lambda: {"fn": lengths, "monitor": rd.monitors.RewardLandscapeMonitor()},
     "rankdiag.monitors.DisplacementCallback": lambda: {"probe": rd.language_models.encode_preferences([PAIR])},
     "rankdiag.adapters.from_rewardbench": lambda: {
         "path": written("scores.jsonl", '{"scores_chosen": 1.0, "scores_rejected": 0.0, "results": 1, "subset": "a"}\n')
@@ -450,6 +454,10 @@ METHOD_ARGUMENTS: dict[str, Callable[[Any], Mapping[str, Any]]] = {
     "PreferenceScores.rank_correlation": lambda own: {"first": own.columns[0], "second": own.columns[1]},
     "QRAccumulator.merge": lambda own: {"other": half("QRAccumulator")},
     "Result.from_dict": lambda own: {"data": own.to_dict()},
+    "RewardLandscapeCallback.bind": lambda own: {"trainer": trainer()},
+    "RewardStdMetric.forward": lambda own: {"rewards": [0.0, 1.0], "prompts": ["a", "a"]},
+    "RewardStdMetric.merge_state": lambda own: {"incoming_state": metric()},
+    "RewardStdMetric.update": lambda own: {"rewards": [0.0, 1.0], "prompts": ["a", "a"]},
     "Table.column": lambda own: {"name": own.columns[0].name},
     "WeightComparison.cell": lambda own: {"name": own.rows[0].name, "column": own.rows[0].column},
     "WeightComparison.of": lambda own: {"column": own.rows[0].column},
@@ -466,8 +474,19 @@ OBJECTS: dict[str, Callable[[], Any]] = {
     "QRAccumulator.merge": lambda: half("QRAccumulator"),
     "QRAccumulator.update": lambda: half("QRAccumulator"),
     "Journal": lambda: journal(),
+    "RewardStdMetric": lambda: metric(),
     "WeightComparison": lambda: report().compare(report()),
 }
+
+
+def lengths(prompts: Any, completions: Any) -> list[float]:
+    return [float(len(text)) for text in completions]
+
+
+def metric() -> Any:
+    seen = rd.monitors.RewardStdMetric(compute_with_cache=False)  # torchmetrics' cache answers whatever it is asked
+    seen.update([0.0, 1.0, 2.0], ["a", "a", "b"])
+    return seen
 
 
 def arguments(name: str) -> dict[str, Any]:

@@ -16,6 +16,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 # Code that is torch code through and through, loaded only when it is used.
 TORCH_MODULES = {
     "spectral/losses.py",
+    "monitors/_reward_metric.py",
     "preference/losses.py",
     *(f"rewards/{name}.py" for name in ("_gradient_norm", "_hf_sampler", "_model_rewards")),
     *(f"preference/{name}.py" for name in ("_levels", "_model_pairs", "_score_pairs", "_sequences")),
@@ -183,7 +184,16 @@ def test_modules_import_nothing_heavy_when_they_are_imported(path):
 @pytest.mark.parametrize("path", FILES, ids=name_of)
 def test_optional_packages_are_imported_through_the_helper(path):
     """A plain import of an optional package would fail without naming the extra that brings it."""
-    optional = {"transformers", "peft", "matplotlib", "pandas", "sklearn", "huggingface_hub", "hypothesis"}
+    optional = {
+        "transformers",
+        "peft",
+        "matplotlib",
+        "pandas",
+        "sklearn",
+        "huggingface_hub",
+        "hypothesis",
+        "torchmetrics",
+    }
     found = []
     tree = tree_of(path)
     guarded = {

@@ -99,16 +99,11 @@ class RewardStdMetric(Metric):  # type: ignore[misc] # torchmetrics is not follo
         Raises
         ------
         TypeError
-            If `prompts` are neither strings nor integers.
+            If `rewards` are no numbers, or `prompts` neither strings nor integers.
         ValueError
             If lengths differ, or a reward is infinite.
         """
-        values = _rewards(rewards, self.device)
-        keys = _keys(prompts, self.device)
-        if values.shape != keys.shape:
-            raise ValueError(f"`prompts` must have one entry for each of {values.numel()} rewards; got {keys.numel()}")
-        if bool(torch.isinf(values).any()):
-            raise ValueError("`rewards` must be finite, or NaN where unscorable; got +-inf")
+        values, keys = self._checked(rewards, prompts)
         scored = ~torch.isnan(values)
         self.keys_.append(keys)
         self.count.append(scored.to(torch.float64))
@@ -118,22 +113,38 @@ class RewardStdMetric(Metric):  # type: ignore[misc] # torchmetrics is not follo
         self.max.append(torch.where(scored, values, -torch.inf))
         self._tidy()
 
-    def forward(self, *args: Any, **kwargs: Any) -> Any:
+    def _checked(self, rewards: Any, prompts: Any) -> tuple[torch.Tensor, torch.Tensor]:
+        values, keys = _rewards(rewards, self.device), _keys(prompts, self.device)
+        if values.shape != keys.shape:
+            raise ValueError(f"`prompts` must have one entry for each of {values.numel()} rewards; got {keys.numel()}")
+        if bool(torch.isinf(values).any()):
+            raise ValueError("`rewards` must be finite, or NaN where unscorable; got +-inf")
+        return values, keys
+
+    def forward(self, rewards: Any, prompts: Any) -> dict[str, torch.Tensor]:
         """Take a batch, and return what `compute` would say of this batch alone.
 
         Parameters
         ----------
-        *args, **kwargs
+        rewards, prompts
             As in `update`.
 
         Returns
         -------
         dict of str to torch.Tensor
             As `compute` does.
+
+        Raises
+        ------
+        TypeError
+            See `update`.
+        ValueError
+            See `update`.
         """
+        batch = self._checked(rewards, prompts)  # first: the base class loses its state if an update fails in here
         whole = self._whole
-        found = super().forward(*args, **kwargs)  # which sets the state aside, and joins it to that of the batch
-        self._whole = whole
+        found: dict[str, torch.Tensor] = super().forward(*batch)
+        self._whole = whole  # which the reset of the base class has forgotten
         self._tidy()
         return found
 

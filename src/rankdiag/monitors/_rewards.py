@@ -224,24 +224,8 @@ class RewardLandscapeMonitor:
 
     # --- what comes in ---------------------------------------------------------------------------------------------
 
-    def follow(self, trainer: Any) -> None:
-        """Take group sizes, weights and the place of this process from a trainer; `RewardLandscapeCallback` calls it.
-
-        Parameters
-        ----------
-        trainer : transformers.Trainer
-            A trainer whose reward functions are wrapped.
-
-        Raises
-        ------
-        ValueError
-            If it has reward functions and none is wrapped for this monitor, or has another group size.
-
-        Warns
-        -----
-        RankdiagWarning
-            If some of its reward functions are not wrapped: the sum is that of the others.
-        """
+    def _follow(self, trainer: Any) -> None:
+        """Take group sizes, weights and the place of this process from a trainer, and have a look at both."""
         functions = getattr(trainer, "reward_funcs", None)
         if functions is not None:
             wrapped = [_is_watched(function, self) for function in functions]

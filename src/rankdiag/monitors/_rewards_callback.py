@@ -95,10 +95,15 @@ class RewardLandscapeCallback(TrainerCallback):  # type: ignore[misc] # transfor
             If it is no such trainer.
         ValueError
             If none of its reward functions is wrapped for the monitor, or group sizes differ.
+
+        Warns
+        -----
+        RankdiagWarning
+            If some of its reward functions are not wrapped: the sum is that of the others.
         """
         if not isinstance(trainer, trainer_class(_FEATURE)):
             raise TypeError(f"`trainer` must be a transformers.Trainer; got {describe(trainer)}")
-        self.monitor.follow(trainer)
+        self.monitor._follow(trainer)
         if not any(callback is self for callback in trainer.callback_handler.callbacks):
             trainer.add_callback(self)
         self._trainer = weakref.ref(trainer)
