@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 import pickle
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -137,6 +140,20 @@ def test_training_separates_both_kinds(seed):
     margins = implicit.reshape(4, 3)
     assert (margins[0] > margins[1]).all()
     np.testing.assert_allclose(margins[2], margins[3], atol=1e-14)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_stated_accuracies_of_both_kinds_come_out(seed, monkeypatch):
+    path = Path(__file__).parents[2] / "reproductions" / "rewards_implicit.py"
+    spec = importlib.util.spec_from_file_location("rewards_implicit", path)
+    module = importlib.util.module_from_spec(spec)
+    monkeypatch.setitem(sys.modules, "rewards_implicit", module)
+    spec.loader.exec_module(module)
+    accuracies, cosine, moved = module.separation(seed, 3000)
+    assert accuracies == [1.0, 1.0, 1.0, 0.5]
+    assert 0.98 <= cosine <= 1
+    assert moved == 0.0
 
 
 def test_tokens_that_training_never_saw_keep_their_margin():
