@@ -140,8 +140,9 @@ def test_copies_and_collections() -> None:
     )
 
 
-def test_errors_name_their_argument() -> None:
+def test_errors_name_their_argument_and_leave_the_state() -> None:
     metric = RewardStdMetric()
+    metric.update([0.0, 1.0], ["a", "a"])
     for rewards, prompts, kind, text in (
         ([1.0], ["a", "b"], ValueError, "`prompts` must have one entry for each of 1"),
         ([math.inf], ["a"], ValueError, "`rewards` must be finite"),
@@ -152,12 +153,13 @@ def test_errors_name_their_argument() -> None:
     ):
         with pytest.raises(kind, match=text):
             metric.update(rewards, prompts)
+        with pytest.raises(kind, match=text):
+            metric(rewards, prompts)
     with pytest.raises(ValueError, match="nonsense"):
         RewardStdMetric(nonsense=1)
     with pytest.raises(ValueError, match="dict or an instance"):
         metric.merge_state(3)
-    metric.update([], [])
-    same(metric.compute(), by_definition([], []))
+    same(metric.compute(), by_definition([0.0, 1.0], ["a", "a"]))
 
 
 PROCESS = """

@@ -20,6 +20,7 @@ from oracles import rewards_monitor as oracle
 from rankdiag._validate import RankdiagWarning
 from rankdiag.monitors import RewardLandscapeMonitor, wrap_reward_fn
 from rankdiag.monitors._reward_groups import Groups, group_moments, merge_groups, rows_of
+from rankdiag.rewards import summarize
 
 PREFIX = "rankdiag/rewards/"
 
@@ -79,6 +80,24 @@ def test_the_names_are_those_of_the_specification() -> None:
     assert set(found) == {PREFIX + name for name in f"{top} {more}".split()}
     assert found[PREFIX + "frac_all_best"] == 0.5
     assert found[PREFIX + "frac_all_worst"] == 0.0
+
+
+def test_a_table_of_one_step_says_the_same() -> None:
+    """The readings that `summarize` has too are those of the table of these rewards."""
+    rewards = np.random.default_rng(0).integers(0, 3, (50, 4)) / 2
+    rewards[3], rewards[5], rewards[7] = 0.5, 1.0, 0.0
+    rewards[9, :3] = rewards[10, 0] = np.nan
+    found = watch({"f": rewards.ravel().tolist()}, ["p"] * 200, group_size=4)
+    summary = summarize(rewards)
+    for name, value in (
+        ("within_std_rms", summary.rms_std),
+        ("frac_zero_std", summary.frac_zero_std),
+        ("frac_all_worst", summary.frac_all_min),
+        ("frac_all_best", summary.frac_all_max),
+        ("icc", summary.icc1),
+        ("normalised_variance", summary.normalised_variance),
+    ):
+        assert found[PREFIX + name] == pytest.approx(value, rel=1e-12)
 
 
 def test_functions_that_cancel_conflict() -> None:
