@@ -201,6 +201,23 @@ def test_fitted_weights_say_what_they_miss():
     assert clipped.probs[1] == pytest.approx(1e-8, rel=1e-6)
 
 
+@pytest.mark.parametrize("temperature", [1e-300, 1e306])
+def test_weights_scale_with_any_temperature(temperature):
+    policy = LogLinearPolicy.from_probs(np.eye(3), [1e-6, 0.4, 0.6 - 1e-6], temperature=temperature)
+    np.testing.assert_allclose(policy.probs, [1e-6, 0.4, 0.6 - 1e-6], rtol=1e-12)
+    for features in (np.eye(3), np.eye(3) * 1e-306):
+        with pytest.raises(ValueError, match="`temperature`"):
+            LogLinearPolicy.from_probs(features, [1e-6, 0.4, 0.6 - 1e-6], temperature=1.5e308)
+
+
+def test_extreme_features_are_fitted_or_refused():
+    for size in (1e-300, 1e300):
+        policy = LogLinearPolicy.from_probs(np.eye(3) * size, P)
+        np.testing.assert_allclose(policy.probs, P, rtol=1e-12)
+    with pytest.raises(ValueError, match="`features`"):
+        LogLinearPolicy.from_probs(np.eye(3) * 5e-324, P)
+
+
 def test_probabilities_come_back():
     np.testing.assert_allclose(TabularPolicy.from_probs(P).probs, P, rtol=1e-15)
     table = TabularPolicy.from_probs([P, P[::-1]])

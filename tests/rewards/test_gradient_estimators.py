@@ -108,6 +108,11 @@ def test_float32_products_count_as_symmetric():
     assert squared_gradient_norm([1, 0, 0, 1], matrix) == pytest.approx(-5 / 12, abs=1e-6)
 
 
+def test_three_rollouts_are_too_few():
+    with pytest.raises(ValueError, match="at least 4 rollouts"):
+        squared_gradient_norm([1.0, 0.0, 2.0], np.outer(S[:3], S[:3]))
+
+
 def test_inputs_are_left_alone():
     r, gram = np.array([1.0, 0.0, 0.0, 1.0]), np.outer(S, S)
     r.flags.writeable = gram.flags.writeable = False

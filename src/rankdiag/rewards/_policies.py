@@ -278,7 +278,7 @@ class LogLinearPolicy(_Policy):
         phi.flags.writeable = False
         self._features = phi
         with np.errstate(over="ignore", invalid="ignore"):
-            self._keep(_log_softmax(phi @ w / self.temperature + b), "features` and `weights")
+            self._keep(_log_softmax(phi @ (w / self.temperature) + b), "features` and `weights")
 
     @classmethod
     def from_probs(cls, features: Any, probs: Any, *, temperature: float = 1.0) -> LogLinearPolicy:
@@ -306,7 +306,7 @@ class LogLinearPolicy(_Policy):
         TypeError
             If an argument holds no numbers.
         ValueError
-            If shapes do not fit, or probabilities do not add up to 1.
+            If shapes do not fit, probabilities do not add up to 1, or the weights are beyond float64.
 
         Warns
         -----
@@ -324,7 +324,9 @@ class LogLinearPolicy(_Policy):
         if p.shape != (len(phi),):
             raise ValueError(f"`probs` must have one entry for each of {len(phi)} outputs; got shape {p.shape}")
         heat = real(temperature, "temperature", low=0.0, low_open=True)
-        weights = np.linalg.lstsq(phi, heat * np.log(np.maximum(p, _CLIP)), rcond=None)[0]
+        slopes = np.linalg.lstsq(phi, np.log(np.maximum(p, _CLIP)), rcond=None)[0]
+        with np.errstate(over="ignore", invalid="ignore"):
+            weights = _held(heat * slopes, "features` and `temperature")
         policy = cls(phi, weights, temperature=heat)
         policy.residual = float(np.abs(policy.probs - p).max())
         if policy.residual > _FITTED:
