@@ -38,7 +38,7 @@ _QUARTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 _UNRELIABLE = 100.0  # cond beyond which half-precision states cannot vouch for the sign
 _BINS = 30
 _BLOCK = 1 << 16  # entries of a block of rows: half a megabyte
-_SMALL, _LARGE = 1e-100, 1e100  # beyond, squares or their ratios may leave float64
+_SMALL, _LARGE, _LONG = 1e-200, 1e200, 1e30  # of squares and lengths: beyond, products of them may leave float64
 _COLUMNS = ("ches", "ln_ches", "relative", "cross", "chosen_sq", "rejected_sq", "swapped", "cond")
 
 
@@ -67,19 +67,22 @@ def ches_columns(sum_chosen: Floats, difference: Floats, n_chosen: Floats, n_rej
 
 def _block(plus: Floats, gap: Floats, n_plus: Floats, n_minus: Floats) -> Floats:
     """Return the columns of some pairs, in the order of `_COLUMNS`."""
-    size = max(float(np.abs(plus).max(initial=0.0)), float(np.abs(gap).max(initial=0.0)))
-    small = min(float(np.abs(plus).max(axis=1).min(initial=1.0)), float(np.abs(gap).max(axis=1).min(initial=1.0)))
-    if size > _LARGE or small < _SMALL:
-        return _scaled_block(plus, gap, n_plus, n_minus)
-    minus = plus + gap
-    ches, chosen_sq, distance = _dot(plus, gap), _dot(plus, plus), _dot(gap, gap)
-    cross, rejected_sq, back = _dot(plus, minus), _dot(minus, minus), _dot(minus, gap)
-    with np.errstate(divide="ignore", invalid="ignore"):
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
+        minus = plus + gap
+        ches, chosen_sq, distance = _dot(plus, gap), _dot(plus, plus), _dot(gap, gap)
+        cross, rejected_sq, back = _dot(plus, minus), _dot(minus, minus), _dot(minus, gap)
         relative = np.where(distance > 0, ches / distance, np.nan)
         cond = (np.abs(cross) + chosen_sq) / np.abs(ches)
-    ln_ches = _dot(plus, _mean_gap(plus, gap, n_plus, n_minus)) / n_plus
-    ln_ches = np.where(n_plus == n_minus, ches / n_plus**2, ln_ches)
-    return np.array([ches, ln_ches, relative, cross, chosen_sq, rejected_sq, 0.0 - back, cond])
+        # n+ n- (mu- - mu+) = n+ D - (n- - n+) S+, formed before it is multiplied: means may nearly agree.
+        apart = gap * n_plus[:, None]
+        apart -= np.multiply(plus, (n_minus - n_plus)[:, None], out=minus)
+        ln_ches = np.where(n_plus == n_minus, ches / n_plus**2, _dot(plus, apart) / (n_plus**2 * n_minus))
+        found = np.array([ches, ln_ches, relative, cross, chosen_sq, rejected_sq, 0.0 - back, cond])
+        low, high = np.minimum(chosen_sq, distance), np.maximum(chosen_sq, distance)
+    odd = ~((low > _SMALL) & (high < _LARGE) & (np.maximum(n_plus, n_minus) < _LONG))
+    if odd.any():
+        found[:, odd] = _scaled_block(plus[odd], gap[odd], n_plus[odd], n_minus[odd])
+    return found
 
 
 def _mean_gap(plus: Floats, gap: Floats, n_plus: Floats, n_minus: Floats) -> Floats:
