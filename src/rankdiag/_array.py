@@ -258,6 +258,8 @@ def require_finite(array: NDArray[Any], name: str) -> None:
     if count == 0:
         return
     first = tuple(int(i) for i in np.unravel_index(int(bad.argmax()), array.shape))
+    if not first:
+        raise ValueError(f"`{name}` must be finite; got {float(array)!r}")
     entries = "entry" if count == 1 else "entries"
     raise ValueError(
         f"`{name}` has {count} non-finite {entries} (NaN or infinity), the first at index {first}; got shape "

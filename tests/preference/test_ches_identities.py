@@ -442,7 +442,7 @@ def test_equal_weights_keep_the_digits_of_near_twins():
 @pytest.mark.parametrize(
     ("weights", "error", "words"),
     [
-        ((float("nan"), 1), ValueError, "`w_chosen` has 1 non-finite"),
+        ((float("nan"), 1), ValueError, "`w_chosen` must be finite"),
         ((1, [1.0, float("inf")]), ValueError, "`w_rejected` has 1 non-finite"),
         ((1, [1.0, 2.0, 3.0]), ValueError, "`w_rejected` must be one number or one for each of 2 pairs"),
         (("one", 1), TypeError, "`w_chosen`"),

@@ -38,6 +38,8 @@ _QUARTILES = (0.0, 0.25, 0.5, 0.75, 1.0)
 _UNRELIABLE = 100.0  # cond beyond which half-precision states cannot vouch for the sign
 _BINS = 30
 _BLOCK = 1 << 16  # entries of a block of rows: half a megabyte
+_SMALL, _LARGE, _LONG = 1e-200, 1e200, 1e30  # of squares and lengths: beyond, products of them may leave float64
+_COLUMNS = ("ches", "ln_ches", "relative", "cross", "chosen_sq", "rejected_sq", "swapped", "cond")
 
 
 def ches_columns(sum_chosen: Floats, difference: Floats, n_chosen: Floats, n_rejected: Floats) -> dict[str, Floats]:
@@ -57,29 +59,70 @@ def ches_columns(sum_chosen: Floats, difference: Floats, n_chosen: Floats, n_rej
     dict of str to ndarray of float64, shape (N,)
         ``ches, ln_ches, relative, cross, chosen_sq, rejected_sq, swapped, cond``.
     """
-    found = np.empty((6, len(sum_chosen)))
+    found = np.empty((len(_COLUMNS), len(sum_chosen)))
     for rows in row_blocks(sum_chosen.shape):
-        plus, gap = sum_chosen[rows], difference[rows]
+        found[:, rows] = _block(sum_chosen[rows], difference[rows], n_chosen[rows], n_rejected[rows])
+    return dict(zip(_COLUMNS, found, strict=True))
+
+
+def _block(plus: Floats, gap: Floats, n_plus: Floats, n_minus: Floats) -> Floats:
+    """Return the columns of some pairs, in the order of `_COLUMNS`."""
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         minus = plus + gap
-        factors = ((plus, gap), (plus, plus), (gap, gap), (plus, minus), (minus, minus), (minus, gap))
-        for place, (a, b) in enumerate(factors):
-            found[place, rows] = _dot(a, b)
-    ches, chosen_sq, distance, cross, rejected_sq, back = found
-    with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
+        ches, chosen_sq, distance = _dot(plus, gap), _dot(plus, plus), _dot(gap, gap)
+        cross, rejected_sq, back = _dot(plus, minus), _dot(minus, minus), _dot(minus, gap)
         relative = np.where(distance > 0, ches / distance, np.nan)
         cond = (np.abs(cross) + chosen_sq) / np.abs(ches)
-    # mu- - mu+ = D/n- - S+ (n- - n+)/(n+ n-), which is D/n where the lengths are equal
-    longer = chosen_sq * (n_rejected - n_chosen) / (n_chosen * n_chosen * n_rejected)
-    return {
-        "ches": ches,
-        "ln_ches": ches / (n_chosen * n_rejected) - longer,
-        "relative": relative,
-        "cross": cross,
-        "chosen_sq": chosen_sq,
-        "rejected_sq": rejected_sq,
-        "swapped": -back,
-        "cond": cond,
-    }
+        # n+ n- (mu- - mu+) = n+ D - (n- - n+) S+, formed before it is multiplied: means may nearly agree.
+        apart = gap * n_plus[:, None]
+        apart -= np.multiply(plus, (n_minus - n_plus)[:, None], out=minus)
+        ln_ches = np.where(n_plus == n_minus, ches / n_plus**2, _dot(plus, apart) / (n_plus**2 * n_minus))
+        found = np.array([ches, ln_ches, relative, cross, chosen_sq, rejected_sq, 0.0 - back, cond])
+        low, high = np.minimum(chosen_sq, distance), np.maximum(chosen_sq, distance)
+    odd = ~((low > _SMALL) & (high < _LARGE) & (np.maximum(n_plus, n_minus) < _LONG))
+    if odd.any():
+        found[:, odd] = _scaled_block(plus[odd], gap[odd], n_plus[odd], n_minus[odd])
+    return found
+
+
+def _mean_gap(plus: Floats, gap: Floats, n_plus: Floats, n_minus: Floats) -> Floats:
+    """Return mu- - mu+ = D/n- - S+ (n- - n+)/(n+ n-), which is D/n where the lengths are equal."""
+    means = gap / n_minus[:, None]
+    uneven = n_plus != n_minus
+    if uneven.any():
+        # Divided one after the other, so that the product of long lengths cannot overflow.
+        longer = plus[uneven] * (n_minus - n_plus)[uneven, None] / n_plus[uneven, None]
+        means[uneven] -= longer / n_minus[uneven, None]
+    return np.asarray(means, dtype=np.float64)
+
+
+def _scaled_block(plus: Floats, gap: Floats, n_plus: Floats, n_minus: Floats) -> Floats:
+    """Return the columns of pairs whose squares may leave float64 though their ratios do not: vectors are scaled."""
+    with np.errstate(over="ignore", invalid="ignore", divide="ignore", under="ignore"):
+        p, a = _unit(plus)
+        g, b = _unit(gap)
+        m, c = _unit(plus + gap)
+        mean, e = _unit(_mean_gap(plus, gap, n_plus, n_minus))
+        pg, pp, gg, pm, mm, mg = _dot(p, g), _dot(p, p), _dot(g, g), _dot(p, m), _dot(m, m), _dot(m, g)
+        relative = np.where(gg > 0, np.ldexp(pg / gg, a - b), np.nan)
+        cond = np.ldexp((np.ldexp(np.abs(pm), c - a) + pp) / np.abs(pg), a - b)
+        columns = (
+            np.ldexp(pg, a + b),
+            np.where(n_plus == n_minus, np.ldexp(pg / n_plus**2, a + b), np.ldexp(_dot(p, mean) / n_plus, a + e)),
+            relative,
+            np.ldexp(pm, a + c),
+            np.ldexp(pp, 2 * a),
+            np.ldexp(mm, 2 * c),
+            0.0 - np.ldexp(mg, b + c),
+            cond,
+        )
+    return np.array(columns)
+
+
+def _unit(vectors: Floats) -> tuple[Floats, NDArray[np.int64]]:
+    """Return vectors with largest entries from 1/2 to 1, and the powers of two that they were divided by."""
+    exponent = np.frexp(np.abs(vectors).max(axis=1))[1].astype(np.int64)
+    return np.ldexp(vectors, -exponent[:, None]), exponent
 
 
 def row_blocks(shape: tuple[int, ...]) -> Iterator[slice]:
@@ -413,8 +456,11 @@ def ches_from_sums(sum_chosen: Any, sum_rejected: Any, n_chosen: Any, n_rejected
     n_plus, n_minus = _lengths(n_chosen, "n_chosen", len(plus)), _lengths(n_rejected, "n_rejected", len(plus))
     with np.errstate(over="ignore", invalid="ignore"):
         difference = minus - plus
-    if not np.isfinite(difference).all():
-        raise ValueError("`sum_rejected` minus `sum_chosen` must be finite; the sums exceed float64")
+    wide = ~np.isfinite(difference).all(axis=1)
+    if wide.any():
+        raise ValueError(
+            f"pair {int(wide.argmax())}: its sums differ by more than float64 can hold; scale all states down"
+        )
     return _result(plus, difference, n_plus, n_minus, _dtype(sum_chosen))
 
 
@@ -518,6 +564,8 @@ def _sequence(value: Any, name: str) -> Sequence[Any]:
 
 
 def _states(value: Any, name: str, pair: int) -> Floats:
+    if isinstance(value, (list, tuple)) and not len(value):
+        raise ValueError(f"pair {pair}: {name} response has no tokens; every response needs at least one state")
     array = as_float64(
         value, f"{name}[{pair}]", ndim=2, allow_empty=True, finite=False, expected="hidden states (n, d)"
     )

@@ -97,7 +97,7 @@ def _ids(value: Any, name: str) -> list[int]:
     if is_torch(value):
         if value.device.type == "meta":
             raise ValueError(f"`{name}` is on the meta device and has no data; got {describe(value)}")
-        if value.is_nested or value.dtype.is_floating_point or value.dtype.is_complex:
+        if value.is_nested or ((value.dtype.is_floating_point or value.dtype.is_complex) and value.numel()):
             raise TypeError(f"`{name}` must hold integers; got {describe(value)} of {value.dtype}")
         value = value.detach().cpu().numpy()
     if isinstance(value, (str, bytes, dict, set)) or not hasattr(value, "__len__"):
@@ -108,6 +108,8 @@ def _ids(value: Any, name: str) -> list[int]:
         raise TypeError(f"`{name}` must be a sequence of token ids; got {describe(value)}") from None
     if array.ndim != 1:
         raise ValueError(f"`{name}` must have one axis; got shape {array.shape}")
+    if array.dtype.kind in "fO" and isinstance(value, (list, tuple)) and all(type(token) is int for token in value):
+        return list(value)  # beyond 64 bits, where arrays of numpy end
     if len(array) and array.dtype.kind not in "iu":
         raise TypeError(f"`{name}` must hold integers; got dtype {array.dtype}")
     ids: list[int] = array.tolist()

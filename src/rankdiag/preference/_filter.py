@@ -109,7 +109,8 @@ def quantile_window(scores: Any, q: float, num: int, *, by: str = "ln_ches") -> 
     q : float
         Quantile in [0, 1]: 0 takes the lowest pairs, 1 the highest.
     num : int
-        How many pairs; all if there are fewer.
+        How many pairs; all if there are fewer. The window begins num // 2 places below place q (N - 1), halves to even,
+        and is moved inside.
     by : str
         Column of a `PreferenceScores`.
 
@@ -138,9 +139,15 @@ def quantile_window(scores: Any, q: float, num: int, *, by: str = "ln_ches") -> 
     place = real(q, "q", low=0.0, high=1.0)
     count = integer(num, "num", low=1)
     order = _order(_values(scores, by))
-    centre = round(place * (len(order) - 1))
+    centre = _nearest(place * (len(order) - 1))
     start = max(0, min(max(0, centre - count // 2), len(order) - count))
     return order[start : start + count]
+
+
+def _nearest(value: float) -> int:
+    """Round halves to even, also those that a quantile such as 15/22 misses by its own rounding."""
+    low = math.floor(value)
+    return low + low % 2 if abs(value - low - 0.5) <= _ROUNDING else round(value)
 
 
 def _values(scores: Any, by: str) -> NDArray[np.float64]:

@@ -148,9 +148,9 @@ def dataset_pressure(sum_chosen: Any, sum_rejected: Any, *, weights: Any = None)
         for rows in row_blocks(plus.shape):  # differences first: what the sums share would drown them in rounding
             difference = minus[rows] - plus[rows]
             own[rows] = np.einsum("nd,nd->n", plus[rows], difference)
-            mean += g[rows] @ difference
-        pressure = plus @ (mean / count)
-    _refuse_overflow(own, pressure)
+            mean += (g[rows] / count) @ difference
+        pressure = plus @ mean
+    _refuse_overflow(own, pressure, names="`sum_chosen`, `sum_rejected` and `weights`")
     return DatasetPressure(own=own, pressure=pressure)
 
 
@@ -189,13 +189,13 @@ def influence_matrix(sum_chosen: Any, sum_rejected: Any) -> NDArray[np.float64]:
     refuse_size(len(plus) ** 2, "sum_chosen", (len(plus), len(plus)))
     with np.errstate(over="ignore", invalid="ignore"):
         found = np.asarray(plus @ (minus - plus).T + 0.0, dtype=np.float64)
-    _refuse_overflow(found)
+    _refuse_overflow(found, names="`sum_chosen` and `sum_rejected`")
     return found
 
 
-def _refuse_overflow(*arrays: Floats) -> None:
+def _refuse_overflow(*arrays: Floats, names: str) -> None:
     if not all(np.isfinite(array).all() for array in arrays):
-        raise ValueError("`sum_chosen` and `sum_rejected` have products beyond float64; scale all states down")
+        raise ValueError(f"{names} have products beyond float64; scale them down")
 
 
 def _sums(sum_chosen: Any, sum_rejected: Any) -> tuple[Floats, Floats]:
