@@ -147,6 +147,8 @@ def test_zero_std_is_equality_not_a_small_number():
     found = summarize([[0.1] * 10, [1e-300, 0.0] * 5, [1.0, 1.0 + 2**-52] * 5, [NAN, 0.1] * 5], taus=[0.0, 1e-15])
     assert found.frac_zero_std == 0.5
     assert found.frac_low_std == {"0": 0.5, "1e-15": 1.0}
+    rounded = summarize([[1.0, 1.0, 1.0, 1.0 + 2**-52], [2.0] * 4])  # the mean of the first is its lowest reward
+    assert (rounded.frac_zero_std, rounded.frac_all_min, rounded.frac_all_max) == (0.5, 0.0, 0.5)
 
 
 def test_words_follow_the_figures():

@@ -90,16 +90,13 @@ def _block(part: Floats, ddof: int, count: NDArray[np.int64], out: Floats) -> No
     gap -= offset[:, None]
     if not whole:
         gap[~valid] = 0.0
-    square = np.einsum("nk,nk->n", gap, gap) - gap.sum(axis=1) ** 2 / size
-    var = np.maximum(square, 0.0) / np.where(n > ddof, n - ddof, 1)
-    equal = low == high
-    var[equal] = 0.0
+    var = np.einsum("nk,nk->n", gap, gap) / np.where(n > ddof, n - ddof, 1)  # exactly 0 for equal rewards: gaps are
     std = np.sqrt(var)
-    tiny = (var < _SMALLEST) & ~equal & ~empty
+    tiny = (var < _SMALLEST) & (low < high)
     if tiny.any():
         std[tiny] = _scaled_std(gap[tiny], n[tiny], ddof)
     var[n <= ddof] = std[n <= ddof] = np.nan
-    out[0] = np.where(equal, low, np.minimum(shift + offset, high))
+    out[0] = np.minimum(shift + offset, high)
     out[1] = var
     out[2] = std
     out[3], out[4] = low, high

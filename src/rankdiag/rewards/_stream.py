@@ -152,7 +152,7 @@ class MomentState:
         mean = self.mean + gap * (other.count / n)
         m2 = self.m2 + other.m2 + gap * gap * (self.count / n * other.count)
         low, high = min(self.min, other.min), max(self.max, other.max)
-        return _state(n, low if low == high else mean, 0.0 if low == high else m2, low, high, "other")
+        return _state(n, mean, m2, low, high, "other")
 
     def var(self, ddof: int = 1) -> float:
         """Return the variance; NaN with no more rewards than `ddof`, exactly 0 where all are equal.
@@ -177,7 +177,7 @@ class MomentState:
         degrees = integer(ddof, "ddof", low=0)
         if self.count <= degrees:
             return math.nan
-        return 0.0 if self.min == self.max else self.m2 / (self.count - degrees)
+        return self.m2 / (self.count - degrees)
 
     def std(self, ddof: int = 1) -> float:
         """Return the root of `var`.

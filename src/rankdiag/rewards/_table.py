@@ -88,10 +88,12 @@ class RewardTable:
             Rewards; NaN or None for a rollout that cannot be scored.
         prompt_ids : sequence of str, optional
             One for each prompt, unique; None takes positions.
-        log_probs, gold : array-like, shape (N, k), optional
-            Of the same rollouts.
+        log_probs : array-like, shape (N, k), optional
+            ln pi of the same rollouts, in nats.
         lengths : array-like of int, shape (N, k), optional
-            Response tokens.
+            Their response tokens.
+        gold : array-like, shape (N, k), optional
+            Their ground-truth rewards.
         verdicts : array-like of bool, shape (N, k, m), optional
             Whether each constraint is satisfied.
         meta : mapping, optional
