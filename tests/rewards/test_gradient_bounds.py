@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 import itertools
 import math
 import pickle
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -79,6 +82,7 @@ def test_every_bound_holds_and_in_this_order(drawn):
     values = chain(policy, reward, policy.sequences.shape[1])
     for low, high in itertools.pairwise(values):
         assert low <= high * SLACK + 1e-15
+    assert values[1] <= values[3] / math.sqrt(2) * SLACK  # the variance along a unit vector is at most 1/2
 
 
 @given(policies(), st.floats(0.01, 2), st.floats(1, 20))
@@ -254,3 +258,16 @@ def test_pages_show_what_was_asked_for():
 def test_every_kind_of_array_comes_in(xp):
     assert gradient_bounds(xp.asarray([0.25]), length=4, jacobian=xp.asarray([2.0])).sqrt_length.tolist() == [1.0]
     assert two_output_times(xp.asarray([0.25])) == two_output_times([0.25])
+
+
+@pytest.mark.slow
+def test_the_reproduction_finds_no_violation(capsys, monkeypatch):
+    path = Path(__file__).parents[2] / "reproductions" / "rewards_bounds.py"
+    spec = importlib.util.spec_from_file_location("rewards_bounds", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    monkeypatch.setattr(sys, "argv", ["rewards_bounds.py", "--cases", "300", "--seed", "1"])
+    assert module.main() == 0
+    printed = capsys.readouterr().out
+    assert printed.endswith("violations: bounds of gradients 0, estimates 0, bounds of times 0\n")
+    assert "300 random policies" in printed

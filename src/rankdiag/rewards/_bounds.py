@@ -102,7 +102,8 @@ def gradient_bounds(
     -----
     By Cauchy-Schwarz <u, grad> = Cov(r, <u, score>) <= std sqrt(u^T F u); scores of successive tokens are martingale
     differences, so the trace of F is at most L J^2. With exact J and rewards in the range: norm <= fisher <=
-    sqrt_length <= published_tight <= published. Derived here, except the published one.
+    sqrt_length <= published_tight <= published. Derived here, except the published one. A token adds at most J^2 / 2 to
+    the top of F, for no direction of its law has more variance than 1/2, so fisher <= sqrt_length / sqrt(2).
 
     The standard deviation of rewards in the range is at most M; one of few samples (ddof=1) may be larger, and then the
     order of the bounds may differ. Beyond float64 a bound is infinite.

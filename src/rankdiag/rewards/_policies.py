@@ -167,6 +167,10 @@ class TabularPolicy(_Policy):
     ValueError
         If it is empty, or an entry is not finite.
 
+    Notes
+    -----
+    O(Y) for each prompt; O(Y^2) for the Fisher matrix.
+
     Examples
     --------
     >>> from rankdiag.rewards import TabularPolicy
@@ -255,6 +259,10 @@ class LogLinearPolicy(_Policy):
         If an argument holds no numbers.
     ValueError
         If shapes do not fit, an entry is not finite, or the temperature is not above 0.
+
+    Notes
+    -----
+    O(Y D); O(Y D^2) for the Fisher matrix, O(Y^2 D) for the kernel.
 
     Examples
     --------
