@@ -267,6 +267,8 @@ HUGE = [[0.0, 1e200], [0.0, 1.0]]
         (ValueError, r"`table`.*\+-inf at row 0, column 1", lambda: summarize([[0.0, np.inf]])),
         (TypeError, "`taus` must be a sequence", lambda: summarize(TWO_ROWS, taus=0.1)),
         (ValueError, "`taus`", lambda: summarize(TWO_ROWS, taus=[-0.1])),
+        (ValueError, "`taus`", lambda: summarize(TWO_ROWS, taus=[[0.1]])),
+        (ValueError, "`taus`", lambda: summarize(TWO_ROWS, taus=np.broadcast_to(0.1, (2**45,)))),  # beyond memory
         (ValueError, "`ci`", lambda: summarize(TWO_ROWS, ci=95)),
         (ValueError, "`bootstrap`", lambda: summarize(TWO_ROWS, bootstrap=-1)),
         (ValueError, "`bootstrap` must be 0", lambda: summarize(TWO_ROWS, bootstrap=1)),

@@ -38,6 +38,7 @@ def test_arrays_come_in_whole_and_read_only():
     np.testing.assert_array_equal(table.values, [[1.0, NAN], [3.0, 4.0]])
     assert table.values.dtype == np.float64
     assert table.prompt_ids == ("0", "1")
+    assert RewardTable.from_array([[1.0]], prompt_ids=np.array(["a"])).prompt_ids == ("a",)
     assert table.counts.tolist() == [1, 2]
     assert len(table) == 2
     for array in (table.values, table.gold):
@@ -204,6 +205,7 @@ TWO = [[0.0, 1.0]]
         (ValueError, "`verdicts` must be boolean", TWO, {"verdicts": [[[2], [1]]]}),
         (TypeError, "`prompt_ids` must be a sequence of strings", TWO, {"prompt_ids": "a"}),
         (TypeError, "`prompt_ids`", TWO, {"prompt_ids": [1]}),
+        (ValueError, "`prompt_ids`", TWO, {"prompt_ids": np.broadcast_to("a", (2**45,))}),
         (ValueError, "`prompt_ids` must have one entry for each of 1", TWO, {"prompt_ids": ["a", "b"]}),
         (ValueError, "`prompt_ids` must be unique.*'a'", [[0], [1], [1]], {"prompt_ids": ["b", "a", "a"]}),
         (TypeError, "`meta` must be a mapping", TWO, {"meta": 3}),

@@ -11,7 +11,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rankdiag._array import histogram
+from rankdiag._array import as_float64, histogram
 from rankdiag._document import Document
 from rankdiag._meta import Meta
 from rankdiag._result import Result
@@ -303,7 +303,8 @@ def summarize(
 def _taus(taus: Any) -> tuple[float, ...]:
     if isinstance(taus, (str, bytes, Mapping)) or not isinstance(taus, (Sequence, np.ndarray)):
         raise TypeError(f"`taus` must be a sequence of standard deviations; got {describe(taus)}")
-    return tuple(real(tau, "taus", low=0.0) for tau in taus)
+    array = as_float64(taus, "taus", ndim=1, allow_empty=True, expected="standard deviations")
+    return tuple(real(tau, "taus", low=0.0) for tau in array.tolist())
 
 
 def _interval(

@@ -438,9 +438,9 @@ def _rewards(value: Any, name: str, *, infinite: bool = False) -> Floats:
 def _ids(value: Any, count: int) -> tuple[str, ...]:
     if isinstance(value, (str, bytes)) or not isinstance(value, (Sequence, np.ndarray)):
         raise TypeError(f"`prompt_ids` must be a sequence of strings; got {describe(value)}")
-    found = tuple(string(entry, "prompt_ids") for entry in (value.tolist() if isinstance(value, np.ndarray) else value))
-    if len(found) != count:
-        raise ValueError(f"`prompt_ids` must have one entry for each of {count} prompts; got {len(found)}")
+    if len(value) != count:
+        raise ValueError(f"`prompt_ids` must have one entry for each of {count} prompts; got {len(value)}")
+    found = tuple(string(entry, "prompt_ids") for entry in value)
     if len(set(found)) != len(found):
         seen: set[str] = set()
         twice = next(entry for entry in found if entry in seen or seen.add(entry))  # type: ignore[func-returns-value]
