@@ -269,7 +269,10 @@ def _count(value: Any, size: int, name: str) -> int:
 
 
 def _read(path: str | os.PathLike[str]) -> list[Mapping[str, Any]]:
-    text = file_path(path).read_text(encoding="utf-8")
+    place = file_path(path)
+    if place.is_dir():
+        raise ValueError(f"`path` must be a score file of RewardBench; {str(place)!r} is a folder")
+    text = place.read_text(encoding="utf-8")
     decoder, text, at = json.JSONDecoder(), text.strip(), 0
     parts: list[Any] = []
     try:

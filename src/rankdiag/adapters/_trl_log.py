@@ -12,7 +12,7 @@ import numpy as np
 from rankdiag._array import as_float64
 from rankdiag._files import file_path
 from rankdiag._optional import optional
-from rankdiag._validate import describe, integer, real, string
+from rankdiag._validate import describe, integer, string
 from rankdiag.rewards._table import RewardTable
 
 __all__ = ["from_trl_log"]
@@ -82,9 +82,7 @@ def from_trl_log(
     size = integer(num_generations, "num_generations", low=1)
     parts = _parts(source)
     names = _names(parts[0], rewards)
-    scales = [1.0] * len(names) if weights is None else [real(w, "weights") for w in weights]
-    if len(scales) != len(names):
-        raise ValueError(f"`weights` must have {len(names)} entries, one for each of {names}; got {len(scales)}")
+    scales = [1.0] * len(names) if weights is None else _weights(weights, len(names))
     values, ids, truths = [], [], []
     before: Any = None
     for part in parts:
@@ -114,10 +112,17 @@ def from_trl_log(
     )
 
 
+def _weights(weights: Any, count: int) -> list[float]:
+    array = as_float64(weights, "weights", ndim=1, expected="one weight for each reward function")
+    if len(array) != count:
+        raise ValueError(f"`weights` must have {count} entries, one for each reward function; got {len(array)}")
+    return [float(weight) for weight in array]
+
+
 def _parts(source: Any) -> list[Mapping[str, Any]]:
     """Return the columns of every file, or those given."""
     if isinstance(source, (str, os.PathLike)):
-        folder = Path(source)
+        folder = file_path(source, "source")
         if not folder.is_dir():
             if folder.suffix == ".json":
                 raise ValueError(f"`source` {folder.name!r} {_REMEDY}")

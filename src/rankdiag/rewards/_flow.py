@@ -213,6 +213,12 @@ def simulate_policy_gradient(
     13.299
     """
     way = choice(method, "method", _METHODS)
+    rate = real(lr, "lr", low=0.0, low_open=True)
+    if steps is not None:
+        integer(steps, "steps", low=0)
+    if horizon is not None:
+        real(horizon, "horizon", low=0.0)
+    integer(samples, "samples", low=1)
     problem, batched = _problem(p0, train_reward, kernel, features, real(kl, "kl", low=0.0), ref, way)
     rewards = _rewards(eval_rewards, problem.start.shape)
     watched, level = _watched(stop, rewards, problem)
@@ -233,13 +239,17 @@ def simulate_policy_gradient(
             refuse_size(len(counts) * problem.start.size, "record", (len(counts), *problem.start.shape))
             wide = problem if problem.start.ndim == 2 else _widen(problem)
             wide_watched = None if watched is None else np.atleast_2d(watched)
-            rate = real(lr, "lr", low=0.0, low_open=True)
             made, logits, hits = run_steps(
                 wide, counts, count, rate, wide_watched, level, samples=draws, generator=generator
             )
             kept, logits = made.astype(np.float64), logits if batched else logits[:, 0]
         return _trajectory(
-            problem, rewards, kept, logits, hits if batched else float(hits[0]), _meta(way, problem, lr, samples, seed)
+            problem,
+            rewards,
+            kept,
+            logits,
+            hits if batched else float(hits[0]),
+            _meta(way, problem, rate, samples, seed),
         )
 
 

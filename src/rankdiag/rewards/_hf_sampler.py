@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 import torch
 
+from rankdiag._array import refuse_size
 from rankdiag._optional import optional
 from rankdiag._rng import as_generator
-from rankdiag._validate import RankdiagWarning, describe, integer, real
+from rankdiag._validate import RankdiagWarning, boolean, describe, integer, real
 from rankdiag.language_models import _run
 from rankdiag.language_models._model import Subject, adapt, untouched
 from rankdiag.language_models._tokenise import TextTokeniser
@@ -103,7 +104,7 @@ class HFSampler:
         self.top_k = integer(top_k, "top_k", low=0)
         self.top_p = real(top_p, "top_p", low=0.0, high=1.0, low_open=True)
         self.batch_size = integer(batch_size, "batch_size", low=1)
-        self.log_probs = bool(log_probs)
+        self.log_probs = boolean(log_probs, "log_probs")
         cut = self.top_k > 0 or self.top_p < 1.0
         if self.log_probs and (cut or self.temperature != 1.0):
             raise ValueError(
@@ -157,6 +158,7 @@ class HFSampler:
                 f"`prompts` has one of {longest} tokens, which leaves {limit - longest} of the {limit} positions of "
                 f"this model; max_new_tokens is {self.max_new_tokens}"
             )
+        refuse_size(len(ids) * count * (longest + self.max_new_tokens), "k", (len(ids), count))
         order = sorted(range(len(ids)), key=lambda place: (-len(ids[place]), place))
         size = max(1, self.batch_size // count)
         found: dict[int, list[list[int]]] = {}

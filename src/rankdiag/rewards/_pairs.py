@@ -272,7 +272,10 @@ def pair_weights(log_probs: Any, *, lengths: Any = None, over: Literal["all", "p
         raise ValueError(f"`log_probs` must have at least 2 rollouts a prompt; got shape {logs.shape}")
     refuse_size(count * k * (k - 1) // 2, "log_probs", (count, k * (k - 1) // 2))
     i, j = np.triu_indices(k, 1)
-    sums = logs[:, i] + logs[:, j]
+    with np.errstate(over="ignore"):
+        sums = logs[:, i] + logs[:, j]
+    if np.isinf(sums).any():
+        raise ValueError("`log_probs` must have sums that float64 can hold")
     sums = np.where(np.isnan(sums), -np.inf, sums)
     top = sums.max(axis=1)
     some = np.isfinite(top)

@@ -236,6 +236,8 @@ class TableSampler:
             If there are other prompts than rows, or fewer than k responses to one.
         """
         count = integer(k, "k", low=1)
+        if isinstance(prompts, (str, bytes, Mapping)) or not isinstance(prompts, Sequence):
+            raise TypeError(f"`prompts` must be a sequence of prompts; got {describe(prompts)}")
         if len(prompts) != len(self.responses):
             raise ValueError(f"`prompts` must be the {len(self.responses)} prompts of the table; got {len(prompts)}")
         short = [place for place, row in enumerate(self.responses) if len(row) < count]

@@ -9,6 +9,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from rankdiag._array import refuse_size
 from rankdiag._document import Column, Document
 from rankdiag._meta import Meta
 from rankdiag._result import Table
@@ -247,6 +248,7 @@ def teacher_report(
             )
     if gold is None:
         gold = next((t.gold for t in proxies.values() if getattr(t, "gold", None) is not None), None)
+    refuse_size(resamples * shape[0], "bootstrap", (resamples, shape[0]))
     draws = generator.integers(0, shape[0], (resamples, shape[0])) if resamples else np.zeros((0, shape[0]), dtype=int)
     rows, per_prompt = [], {}
     for name, values in tables.items():
