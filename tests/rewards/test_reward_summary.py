@@ -271,6 +271,7 @@ HUGE = [[0.0, 1e200], [0.0, 1.0]]
         (ValueError, "`taus`", lambda: summarize(TWO_ROWS, taus=np.broadcast_to(0.1, (2**45,)))),  # beyond memory
         (ValueError, "`ci`", lambda: summarize(TWO_ROWS, ci=95)),
         (ValueError, "`bootstrap`", lambda: summarize(TWO_ROWS, bootstrap=-1)),
+        (ValueError, "`bootstrap`", lambda: summarize(TWO_ROWS, bootstrap=2**31)),
         (ValueError, "`bootstrap` must be 0", lambda: summarize(TWO_ROWS, bootstrap=1)),
         (TypeError, "`rng`", lambda: summarize(TWO_ROWS, bootstrap=9, rng="a")),
         (ValueError, "`margin`", lambda: summarize(TWO_ROWS, margin=-1.0)),

@@ -29,6 +29,7 @@ Interval = tuple[float, float]
 _QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 _BINS = 30
 _POINTS = 1000
+_MOST_RESAMPLES = 1_000_000  # more change no digit that a reader uses, and take hours
 _NOTHING = (math.nan, math.nan)
 
 
@@ -186,8 +187,8 @@ def summarize(
     ci : float
         Level of the intervals, in (0, 1).
     bootstrap : int
-        Resamples of prompts (BCa) for the intervals of mean_var and grand_mean; 0 takes t intervals. NaN where all
-        resamples lie on one side of the mean, as they may if they are few.
+        Resamples of prompts (BCa), at most 10^6, for the intervals of mean_var and grand_mean; 0 takes t intervals. NaN
+        where all resamples lie on one side of the mean, as they may if they are few.
     rng : int or numpy.random.Generator, optional
         Of the bootstrap.
     r_max : float, optional
@@ -226,7 +227,7 @@ def summarize(
     """
     rewards = as_table(table)
     level = real(ci, "ci", low=0.0, high=1.0, low_open=True, high_open=True)
-    resamples = integer(bootstrap, "bootstrap", low=0)
+    resamples = integer(bootstrap, "bootstrap", low=0, high=_MOST_RESAMPLES)
     if resamples == 1:
         raise ValueError("`bootstrap` must be 0 for t intervals, or at least 2 resamples, better 2000; got 1")
     bounds = _taus(taus)
