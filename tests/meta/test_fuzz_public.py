@@ -53,11 +53,21 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
 
 
+# Fuzzed with the slow tests, so that the default run stays short.
+SLOW = ("rankdiag.adapters.", "rankdiag.monitors.Reward", "rankdiag.monitors.wrap", "rankdiag.rewards.")
+
+
+def cases(entries) -> list:
+    return [
+        pytest.param(entry, id=entry.name, marks=[pytest.mark.slow] * entry.name.startswith(SLOW)) for entry in entries
+    ]
+
+
 def few(function) -> bool:
     return len(inspect.signature(function).parameters) <= FEW_PARAMETERS
 
 
-@pytest.mark.parametrize("entry", fuzzed_functions(), ids=lambda entry: entry.name)
+@pytest.mark.parametrize("entry", cases(fuzzed_functions()))
 def test_functions(entry, folder):
     run(entry.name, entry.value, arguments(entry.name), combine=few(entry.value))
 
@@ -70,7 +80,7 @@ def test_functions_with_every_option(entry, folder):
     run(entry.name, entry.value, arguments(entry.name), combine=True)
 
 
-@pytest.mark.parametrize("method", fuzzed_methods(), ids=lambda method: method.name)
+@pytest.mark.parametrize("method", cases(fuzzed_methods()))
 def test_methods(method, folder):
     run(method.name, method.bound(), method.arguments(), combine=True, qualname=method.qualname)
 

@@ -212,12 +212,15 @@ def test_a_misspelt_keyword_is_refused(entry):
 ALSO_BY_POSITION = {
     *("tokenizer", "reduce", "n_shared", "w_chosen", "w_rejected", "weight", "weights", "k"),
     *("ref_chosen", "ref_rejected", "n_chosen", "n_rejected"),
+    # Those that the specification of reward landscapes writes out.
+    *("logp_ref", "beta", "gold", "eval_rewards", "n", "p"),
 }
 DATA = {
     *("chosen", "chosen_mask", "rejected", "rejected_mask", "sum_chosen", "sum_rejected", "n_chosen", "n_rejected"),
     *("loss", "chosen_logp", "rejected_logp", "ref_chosen", "ref_rejected", "W", "h", "hidden", "weight", "weights"),
     *("chosen_states", "rejected_states", "chosen_ids", "rejected_ids", "n_shared", "w_chosen", "w_rejected"),
     *("logp_before", "logp_after", "preferred", "k"),
+    *("sampler", "prompts", "functions"),
 }
 
 

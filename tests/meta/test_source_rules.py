@@ -72,6 +72,7 @@ ALLOWED = {
     "cli/sections/preference.py": {"torch.manual_seed", "torch.set_num_threads"},  # as in the section on weights
     "rewards/_flow_methods.py": {"warnings.simplefilter"},  # inside catch_warnings: the solver's status says the same
     "rewards/_hf_sampler.py": {"torch.manual_seed"},  # inside of fork_rng: transformers draws from the global state
+    "rewards/_summary.py": {"warnings.simplefilter"},  # inside catch_warnings, for one class of scipy's own
     "testing/_observe.py": {"warnings.simplefilter"},  # inside catch_warnings, to record
     # inside fork_rng, for models that draw from global state; the number of threads is put back
     "cli/sections/weights.py": {"torch.manual_seed", "torch.set_num_threads"},

@@ -34,8 +34,8 @@ class RewardStdMetric(Metric):  # type: ignore[misc] # torchmetrics is not follo
 
     Parameters
     ----------
-    **kwargs
-        Options of `torchmetrics.Metric`.
+    compute_on_cpu, dist_sync_on_step, process_group, dist_sync_fn, sync_on_compute, compute_with_cache
+        Options of `torchmetrics.Metric`, handed on.
 
     Notes
     -----
@@ -66,8 +66,24 @@ class RewardStdMetric(Metric):  # type: ignore[misc] # torchmetrics is not follo
     min: list[torch.Tensor]
     max: list[torch.Tensor]
 
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(**kwargs)
+    def __init__(
+        self,
+        *,
+        compute_on_cpu: bool = False,
+        dist_sync_on_step: bool = False,
+        process_group: Any = None,
+        dist_sync_fn: Any = None,
+        sync_on_compute: bool = True,
+        compute_with_cache: bool = True,
+    ) -> None:
+        super().__init__(
+            compute_on_cpu=compute_on_cpu,
+            dist_sync_on_step=dist_sync_on_step,
+            process_group=process_group,
+            dist_sync_fn=dist_sync_fn,
+            sync_on_compute=sync_on_compute,
+            compute_with_cache=compute_with_cache,
+        )
         for name in ("keys_", *_STATES):
             self.add_state(name, default=[], dist_reduce_fx="cat")
         self._whole = 0  # rows after the last merge

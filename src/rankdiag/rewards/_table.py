@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Self
@@ -287,7 +288,7 @@ class RewardTable:
         same = all(_equal(mine[name], theirs[name]) for name in ("values", "log_probs", "lengths", "gold", "verdicts"))
         return same and self.prompt_ids == other.prompt_ids and mine["meta"] == theirs["meta"]
 
-    __hash__ = None  # type: ignore[assignment]
+    __hash__ = None  # type: ignore[assignment]  # tables hold arrays, and are compared by them
 
     def __len__(self) -> int:
         return len(self.values)
@@ -442,8 +443,7 @@ def _ids(value: Any, count: int) -> tuple[str, ...]:
         raise ValueError(f"`prompt_ids` must have one entry for each of {count} prompts; got {len(value)}")
     found = tuple(string(entry, "prompt_ids") for entry in value)
     if len(set(found)) != len(found):
-        seen: set[str] = set()
-        twice = next(entry for entry in found if entry in seen or seen.add(entry))  # type: ignore[func-returns-value]
+        twice = next(entry for entry, count in Counter(found).items() if count > 1)
         raise ValueError(f"`prompt_ids` must be unique; {describe(twice)} stands there more than once")
     return found
 
