@@ -27,9 +27,11 @@ from rankdiag.rewards._flow import Trajectory as Trajectory
 from rankdiag.rewards._flow import simulate_policy_gradient as simulate_policy_gradient
 from rankdiag.rewards._generalisation import GeneralisationReport as GeneralisationReport
 from rankdiag.rewards._generalisation import generalisation_report as generalisation_report
+from rankdiag.rewards._gradient_norm import GradientNorm as GradientNorm
 from rankdiag.rewards._hamiltonian import HamiltonianPair as HamiltonianPair
 from rankdiag.rewards._hamiltonian import hamiltonian_pairs as hamiltonian_pairs
 from rankdiag.rewards._hamiltonian import is_hamiltonian_cycle as is_hamiltonian_cycle
+from rankdiag.rewards._hf_sampler import HFSampler as HFSampler
 from rankdiag.rewards._implicit import PairReport as PairReport
 from rankdiag.rewards._implicit import VerifierTilt as VerifierTilt
 from rankdiag.rewards._implicit import implicit_reward as implicit_reward
@@ -79,8 +81,6 @@ from rankdiag.rewards._zero_std import beta_binomial_zero_std as beta_binomial_z
 from rankdiag.rewards._zero_std import low_std_fraction as low_std_fraction
 from rankdiag.rewards._zero_std import zero_std_at_k as zero_std_at_k
 from rankdiag.rewards._zero_std import zero_std_probability as zero_std_probability
-from rankdiag.rewards.from_models import GradientNorm as GradientNorm
-from rankdiag.rewards.from_models import HFSampler as HFSampler
 from rankdiag.rewards.from_models import expected_gradient_norm as expected_gradient_norm
 from rankdiag.rewards.from_models import implicit_rewards as implicit_rewards
 from rankdiag.rewards.from_models import sequence_rewards as sequence_rewards

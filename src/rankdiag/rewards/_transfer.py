@@ -103,7 +103,7 @@ def token_coefficients(evaluation: ResponseStates, train: ResponseStates, unembe
     Notes
     -----
     Never negative for equal tokens; for different ones possibly negative, so that a paraphrase can move the wrong
-    way. The share of equal tokens in the sum of |rho_kl <h_k, h_l>| says how much of a transfer rests on token cues.
+    way. The share of equal tokens in the sum of ``|rho_kl <h_k, h_l>|`` says how much of it rests on token cues.
     Time O((n_eval + n_train) V d + n_eval n_train V); 32 MiB for a block of the vocabulary beside the result.
 
     References
