@@ -108,11 +108,8 @@ def _ids(value: Any, name: str) -> list[int]:
         raise TypeError(f"`{name}` must be a sequence of token ids; got {describe(value)}") from None
     if array.ndim != 1:
         raise ValueError(f"`{name}` must have one axis; got shape {array.shape}")
-    if (
-        array.dtype.kind in {"f", "O"}
-        and isinstance(value, (list, tuple))
-        and all(type(token) is int for token in value)
-    ):
+    plain = isinstance(value, (list, tuple)) and all(type(token) is int for token in value)
+    if array.dtype.kind not in "iu" and plain:
         return list(value)  # beyond 64 bits, where arrays of numpy end
     if len(array) and array.dtype.kind not in "iu":
         raise TypeError(f"`{name}` must hold integers; got dtype {array.dtype}")
