@@ -32,7 +32,12 @@ def runs_code(path: Path) -> bool:
     return any(f"```{language}\n" in text for language in ("python", "pycon", "console"))
 
 
-SLOW = {"weights", "preference", "monitor-training", "rewards"}  # imports transformers, calls the command several times, trains
+SLOW = {
+    "weights",
+    "preference",
+    "monitor-training",
+    "rewards",
+}  # imports transformers, calls the command several times, trains
 
 
 def cases() -> list[Any]:
