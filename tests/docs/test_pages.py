@@ -37,7 +37,7 @@ SLOW = {
     "preference",
     "monitor-training",
     "rewards",
-}  # imports transformers, calls the command several times, trains
+}  # transformers, the command called often, training
 
 
 def cases() -> list[Any]:

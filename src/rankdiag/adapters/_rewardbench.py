@@ -199,6 +199,8 @@ def from_rewardbench(path: str | os.PathLike[str]) -> RewardBench:
 
 
 def _row(name: str, group: list[Mapping[str, Any]], version: int) -> RewardBenchRow:
+    lists: list[list[float]] = []
+    right: list[int] = []
     if version == 1:
         chosen = np.array([_score(row["scores_chosen"], name) for row in group])
         rejected = np.array([[_score(row["scores_rejected"], name)] for row in group])

@@ -78,6 +78,7 @@ def prompt_keys(prompts: Iterable[Any], place: int) -> NDArray[np.int64]:
     known: dict[str, int] = {}
     keys: list[int] = []
     before: Any = None
+    key = 0
     for prompt in prompts:
         if not keys or prompt != before:  # prompts stand together as a rule
             text = prompt if isinstance(prompt, str) else canonical_json(prompt)
@@ -116,7 +117,7 @@ def group_moments(keys: NDArray[np.int64], rows: Floats) -> Groups:
         keys,
         found.count.astype(np.float64),
         np.where(empty, 0.0, found.mean),
-        np.where(empty, 0.0, found.var) * found.count,
+        np.asarray(np.where(empty, 0.0, found.var) * found.count, dtype=np.float64),
         np.where(empty, np.inf, found.min),
         np.where(empty, -np.inf, found.max),
     )

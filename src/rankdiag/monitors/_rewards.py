@@ -447,21 +447,23 @@ def wrap_reward_fn(fn: RewardFunction, monitor: RewardLandscapeMonitor) -> Rewar
         monitor._take(name, kept, prompts)
         return kept
 
-    wrapped: Any
+    made: Any
     if inspect.iscoroutinefunction(inner) or inspect.iscoroutinefunction(getattr(inner, "__call__", None)):  # noqa: B004 # asks how it is called, not whether
 
-        async def wrapped(*args: Any, **columns: Any) -> Any:
+        async def awaited(*args: Any, **columns: Any) -> Any:
             return see(await fn(*args, **columns), args, columns)
 
+        made = awaited
     else:
 
-        def wrapped(*args: Any, **columns: Any) -> Any:
+        def called(*args: Any, **columns: Any) -> Any:
             return see(fn(*args, **columns), args, columns)
 
-    functools.update_wrapper(wrapped, fn, updated=("__dict__",) if inspect.isfunction(fn) else ())
-    wrapped.__name__ = name
-    wrapped._rankdiag_monitors = (*getattr(fn, "_rankdiag_monitors", ()), monitor)
-    return wrapped  # type: ignore[no-any-return]
+        made = called
+    functools.update_wrapper(made, fn, updated=("__dict__",) if inspect.isfunction(fn) else ())
+    made.__name__ = name
+    made._rankdiag_monitors = (*getattr(fn, "_rankdiag_monitors", ()), monitor)
+    return made  # type: ignore[no-any-return]
 
 
 def _is_watched(function: Any, monitor: RewardLandscapeMonitor) -> bool:

@@ -438,7 +438,7 @@ class SequentialStd:
         spent = 6.0 * self.delta / (math.pi * self._looks) ** 2
         seen = np.concatenate(self._rewards)
         self._rewards = [seen]
-        self._interval = _certified(seen, self.method, self.reward_range, spent, "two", "rewards")
+        self._interval = _certified(seen, cast("Certified", self.method), self.reward_range, spent, "two", "rewards")
         if self._interval.upper <= self.tau:
             self._state = "low"
         elif self._interval.lower > self.tau:
