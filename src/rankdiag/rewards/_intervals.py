@@ -357,7 +357,7 @@ class SequentialStd:
         self.reward_range = check_range(reward_range)
         self.delta = real(delta, "delta", low=0.0, high=1.0, low_open=True, high_open=True)
         self.max_rollouts = integer(max_rollouts, "max_rollouts", low=2)
-        self.method = choice(method, "method", CERTIFIED)
+        self.method: Certified = choice(method, "method", CERTIFIED)
         self._rewards: list[Floats] = []
         self._count = 0
         self._looks = 0
@@ -438,7 +438,7 @@ class SequentialStd:
         spent = 6.0 * self.delta / (math.pi * self._looks) ** 2
         seen = np.concatenate(self._rewards)
         self._rewards = [seen]
-        self._interval = _certified(seen, cast("Certified", self.method), self.reward_range, spent, "two", "rewards")
+        self._interval = _certified(seen, self.method, self.reward_range, spent, "two", "rewards")
         if self._interval.upper <= self.tau:
             self._state = "low"
         elif self._interval.lower > self.tau:
