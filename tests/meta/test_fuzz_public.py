@@ -54,7 +54,11 @@ def folder(tmp_path, monkeypatch):
 
 
 # Fuzzed with the slow tests, so that the default run stays short.
-SLOW = ("rankdiag.adapters.", "rankdiag.monitors.Reward", "rankdiag.monitors.wrap", "rankdiag.rewards.")
+SLOW = (
+    *("rankdiag.adapters.", "rankdiag.monitors.Reward", "rankdiag.monitors.wrap", "rankdiag.rewards."),
+    *("rankdiag.language_models.as_batch_fn", "rankdiag.preference.displacement_score"),
+    "rankdiag.preference.head_pressure",
+)
 
 
 def cases(entries) -> list:

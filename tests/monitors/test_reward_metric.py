@@ -155,7 +155,7 @@ def test_errors_name_their_argument_and_leave_the_state() -> None:
             metric.update(rewards, prompts)
         with pytest.raises(kind, match=text):
             metric(rewards, prompts)
-    with pytest.raises(ValueError, match="nonsense"):
+    with pytest.raises(TypeError, match="nonsense"):
         RewardStdMetric(nonsense=1)
     with pytest.raises(ValueError, match="dict or an instance"):
         metric.merge_state(3)
