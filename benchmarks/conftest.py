@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
+import numpy as np
 import pytest
 from threadpoolctl import threadpool_limits
 
@@ -30,6 +32,31 @@ def one_thread() -> Iterator[None]:
 @pytest.fixture(scope="session")
 def size() -> int:
     return SIZE
+
+
+@pytest.fixture(scope="session")
+def compare(size: int) -> Callable[..., None]:
+    """Measure one entry of a group, and compare what it returns with what the group's first entry returns.
+
+    A module's ``CASES`` maps the name of a group to a function of the size, which makes {name: work without arguments},
+    and to {name: goal}: the first name is the baseline. A work that returns None is a limit, and compared with nothing.
+    """
+    made: dict[str, Any] = {}
+
+    def measure(benchmark: Any, cases: dict[str, Any], group: str, name: str) -> None:
+        make, goals = cases[group]
+        first = next(iter(goals))
+        if made.get("group") != group:
+            made.clear()
+            works = make(size)
+            made.update(group=group, works=works, plain=works[first]())
+        benchmark.group = group
+        benchmark.extra_info.update({"goal": goals[name] or 0, "baseline": name == first})
+        found = benchmark.pedantic(made["works"][name], rounds=3, iterations=1, warmup_rounds=0 if name == first else 1)
+        if found is not None:
+            np.testing.assert_allclose(found, made["plain"], rtol=1e-4, atol=1e-8)
+
+    return measure
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
