@@ -130,9 +130,9 @@ def main() -> None:
     assert school.gain["noise 0.5"] > school.gain["flat on half"] + 0.1
     assert min(row.std_q10 for row in school.report.rows) == perfect.std_q10
     print(
-        f"\nholds: a model of accuracy {noisy.on_policy_accuracy:.2f} teaches more than one that is right about every pair"
+        f"\nholds: a model of accuracy {noisy.on_policy_accuracy:.2f} teaches more than one that is right about every"
     )
-    print("and flat on half of the prompts. The mean variance hides the flat half, quantiles show it:")
+    print("pair and flat on half of the prompts. The mean variance hides the flat half, quantiles show it:")
     print(f"a tenth of its prompts have a std below {perfect.std_q10:.4f}.")
 
 
