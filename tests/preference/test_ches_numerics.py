@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from oracles.ches_definition import dot, exact, family
 from rankdiag.preference import ches_from_padded, ches_from_states, ches_from_sums, dataset_pressure, influence_matrix
-from rankdiag.preference._ches import ches_columns, row_blocks
+from rankdiag.preference._ches_columns import ches_columns, row_blocks
 
 SMALL = 2.0**-20
 

@@ -13,7 +13,7 @@ from rankdiag._document import Document, KeyNumber, Plot, Series
 from rankdiag._meta import Meta
 from rankdiag._result import Result
 from rankdiag._validate import describe
-from rankdiag.preference._ches import row_blocks
+from rankdiag.preference._ches_columns import row_blocks
 from rankdiag.preference._log_probs import points_to_show
 
 __all__ = ["DatasetPressure", "dataset_pressure", "influence_matrix"]

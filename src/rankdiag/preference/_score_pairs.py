@@ -21,7 +21,7 @@ from rankdiag.language_models._head_outputs import HeadGram
 from rankdiag.language_models._journal import Journal
 from rankdiag.language_models._plan import Plan, plan
 from rankdiag.language_models._processes import share_of_work
-from rankdiag.preference._ches import ches_columns
+from rankdiag.preference._ches_columns import ches_columns
 from rankdiag.preference._edit import edit_similarity
 from rankdiag.preference._model_pairs import Layout, encoded_pairs, remarks_of
 from rankdiag.preference._scores import PreferenceScores
