@@ -21,6 +21,22 @@ settings.register_profile(
 settings.load_profile(os.environ.get("RANKDIAG_HYPOTHESIS_PROFILE", "dev"))
 
 
+@pytest.hookimpl(tryfirst=True)
+def pytest_cmdline_main(config: pytest.Config) -> None:
+    """Run the whole suite in two processes; what names files, processes or a debugger runs as it was asked for."""
+    if "PYTEST_XDIST_WORKER" in os.environ:  # one of the two processes, or a run that a test starts
+        return
+    chosen = config.option
+    whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
+    if not whole or not config.pluginmanager.hasplugin("xdist") or chosen.numprocesses is not None:
+        return
+    if chosen.collectonly or chosen.usepdb:
+        return
+    chosen.numprocesses = min(2, os.cpu_count() or 1)
+    chosen.dist = "worksteal"  # neighbours stay together, so that few fixtures are made twice
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # a core for each process
+
+
 @pytest.fixture(autouse=True)
 def _global_state_is_kept(request: pytest.FixtureRequest) -> Iterator[None]:
     """Fail every test that leaves global state changed; `changes_global_state` names what a test may change."""
