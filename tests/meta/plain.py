@@ -49,6 +49,7 @@ NAN_OK = {
     "TeacherReport.correlate",
     "TeacherReport.document",
     "categorize_errors",
+    "error_report",
     "expected_gradient_norm",
     "gradient_bounds",
     "implicit_reward",
@@ -61,6 +62,8 @@ NAN_OK = {
     "summarize",
     "teacher_report",
     "time_lower_bounds",
+    "token_cue_share",
+    "token_cues",
     "variance_components",
 }
 # These are made to raise AssertionError.
@@ -370,6 +373,7 @@ ARGUMENTS: dict[str, Callable[[], Mapping[str, Any]]] = {
         "proxy": [1.0, 0.5, 0.0],
         "gold": [1.0, 0.0, 0.0],
     },
+    "rankdiag.rewards.error_report": lambda: {"proxy": REWARDS, "gold": [row[::-1] for row in REWARDS]},
     "rankdiag.rewards.exact_reward_moments": lambda: {"probs": POLICY, "rewards": [1.0, 0.0, -1.0]},
     "rankdiag.rewards.expected_gradient_norm": lambda: {
         "model": model(),
@@ -395,6 +399,10 @@ ARGUMENTS: dict[str, Callable[[], Mapping[str, Any]]] = {
     "rankdiag.rewards.hamiltonian_pairs": lambda: {"n_graphs": 2, "n": 5},
     "rankdiag.rewards.implicit_reward": lambda: {"logp": [-1.0, -2.0]},
     "rankdiag.rewards.implicit_rewards": lambda: {"model": model(), "reference": model(), "data": sampled()},
+    "rankdiag.rewards.instance_report": lambda: {
+        "instances": {"initial_probs": POLICY, "train_reward": [1, 0.5, 0], "ground_truth_reward": [1, 0, 0]},
+        "horizon": 10.0,
+    },
     "rankdiag.rewards.is_hamiltonian_cycle": lambda: {"order": [0, 1, 2], "edges": [(0, 1), (1, 2), (0, 2)], "n": 3},
     "rankdiag.rewards.low_std_fraction": lambda: {"table": REWARDS, "tau": 0.1},
     "rankdiag.rewards.normalised_reward_variance": lambda: {"table": REWARDS},
@@ -440,6 +448,13 @@ ARGUMENTS: dict[str, Callable[[], Mapping[str, Any]]] = {
         "train": responses(),
         "unembedding": MATRIX,
     },
+    "rankdiag.rewards.token_cue_share": lambda: {
+        "chosen": [responses()],
+        "rejected": [responses()],
+        "evaluation": [responses()],
+        "unembedding": MATRIX,
+    },
+    "rankdiag.rewards.token_cues": lambda: {"model": model(), "train": rd.language_models.encode_preferences([PAIR])},
     "rankdiag.rewards.trl_batch_metrics": lambda: {"rewards": REWARDS, "num_generations": 4},
     "rankdiag.rewards.two_output_times": lambda: {"eps": 0.1},
     "rankdiag.rewards.variance_components": lambda: {"table": REWARDS},

@@ -21,6 +21,8 @@ from rankdiag.rewards._components import optimal_rollouts as optimal_rollouts
 from rankdiag.rewards._components import variance_components as variance_components
 from rankdiag.rewards._credit import CreditReport as CreditReport
 from rankdiag.rewards._credit import credit_report as credit_report
+from rankdiag.rewards._error_report import ErrorReport as ErrorReport
+from rankdiag.rewards._error_report import error_report as error_report
 from rankdiag.rewards._estimators import rloo_gradient as rloo_gradient
 from rankdiag.rewards._estimators import squared_gradient_norm as squared_gradient_norm
 from rankdiag.rewards._flow import Trajectory as Trajectory
@@ -37,6 +39,8 @@ from rankdiag.rewards._implicit import VerifierTilt as VerifierTilt
 from rankdiag.rewards._implicit import implicit_reward as implicit_reward
 from rankdiag.rewards._implicit import pair_report as pair_report
 from rankdiag.rewards._implicit import verifier_tilt as verifier_tilt
+from rankdiag.rewards._instance_report import InstanceReport as InstanceReport
+from rankdiag.rewards._instance_report import instance_report as instance_report
 from rankdiag.rewards._intervals import SequentialStd as SequentialStd
 from rankdiag.rewards._intervals import StdInterval as StdInterval
 from rankdiag.rewards._intervals import std_interval as std_interval
@@ -71,11 +75,13 @@ from rankdiag.rewards._times import TeacherTimes as TeacherTimes
 from rankdiag.rewards._times import TimeBounds as TimeBounds
 from rankdiag.rewards._times import teacher_times as teacher_times
 from rankdiag.rewards._times import time_lower_bounds as time_lower_bounds
+from rankdiag.rewards._token_cues import TokenCues as TokenCues
 from rankdiag.rewards._trainer import TrlBatchMetrics as TrlBatchMetrics
 from rankdiag.rewards._trainer import trl_batch_metrics as trl_batch_metrics
 from rankdiag.rewards._transfer import ResponseStates as ResponseStates
 from rankdiag.rewards._transfer import reward_transfer as reward_transfer
 from rankdiag.rewards._transfer import token_coefficients as token_coefficients
+from rankdiag.rewards._transfer import token_cue_share as token_cue_share
 from rankdiag.rewards._zero_std import LowStdFraction as LowStdFraction
 from rankdiag.rewards._zero_std import beta_binomial_zero_std as beta_binomial_zero_std
 from rankdiag.rewards._zero_std import low_std_fraction as low_std_fraction
@@ -84,3 +90,4 @@ from rankdiag.rewards._zero_std import zero_std_probability as zero_std_probabil
 from rankdiag.rewards.from_models import expected_gradient_norm as expected_gradient_norm
 from rankdiag.rewards.from_models import implicit_rewards as implicit_rewards
 from rankdiag.rewards.from_models import sequence_rewards as sequence_rewards
+from rankdiag.rewards.from_models import token_cues as token_cues
