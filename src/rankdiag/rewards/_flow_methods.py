@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -19,6 +19,7 @@ Floats = NDArray[np.float64]
 _RTOL, _ATOL = 1e-9, 1e-12  # of the logits: the two instances with known times are met to 1e-6
 _POINTS = 200
 _DECADES = 1e-6  # first recorded time after 0, as a share of the horizon
+_MOVE = 16.0  # that a logit may rise above the one that was the largest, before its exponential is taken
 _DRAWS = 1 << 15  # uniform numbers drawn at a time; the stream does not depend on it
 
 
@@ -219,20 +220,19 @@ def run_steps(
     hits : ndarray of float64, shape (B,)
         Updates made when the level was reached, inf if it was not.
     """
+    batch = len(problem.start)
+    draws = _uniform(generator, samples, batch) if samples and generator is not None else None
+    if batch == 1:
+        row = None if watched is None else watched[0]
+        kept, states, hit = _run_one(problem, counts, steps, lr, row, level, draws)
+        shape = (len(kept), *problem.start.shape)
+        return np.array(kept, dtype=np.int64), np.array(states).reshape(shape), np.array([hit])
     logits = problem.start.copy()
-    single = len(logits) == 1
-    velocity = _exact_single if single and not samples else _exact
-    draws = _uniform(generator, samples, len(logits)) if samples and generator is not None else None
     hits, kept, states, due = np.full(len(logits), np.inf), [], [], 0
-    plain = problem.kernel is None and problem.factor is None
-    watched_row = watched[0] if watched is not None and single else None
     for count in range(steps + 1):
         probs, reward = _state(problem, logits)
         stopped = False
-        if watched_row is not None:
-            if probs[0].dot(watched_row) >= level:
-                hits[0], stopped = count, True
-        elif watched is not None:
+        if watched is not None:
             values = np.einsum("by,by->b", probs, watched)
             hits[np.isinf(hits) & (values >= level)] = count
             stopped = not np.isinf(hits).any()
@@ -242,10 +242,70 @@ def run_steps(
             due += 1
         if stopped or count == steps:
             break
-        pulls = velocity(probs, reward) if draws is None else _sampled(probs, reward, draws())
-        logits += lr * (pulls if plain else problem.spread(pulls))
+        pulls = _exact(probs, reward) if draws is None else _sampled(probs, reward, next(draws))
+        logits += lr * problem.spread(pulls)
     shape = (len(kept), *logits.shape)
     return np.array(kept, dtype=np.int64), np.array(states).reshape(shape), hits
+
+
+def _run_one(
+    problem: Problem,
+    counts: NDArray[np.int64],
+    steps: int,
+    lr: float,
+    watched: Floats | None,
+    level: float,
+    draws: Iterator[Floats] | None,
+) -> tuple[list[int], list[Floats], float]:
+    """Make the steps of `run_steps` on a batch of one: a loop of calls on short vectors, without new ones."""
+    logits, base, log_ref = problem.start[0].copy(), np.ascontiguousarray(problem.reward[0]), problem.log_ref[0]
+    plain, kl = problem.kernel is None and problem.factor is None, problem.kl
+    probs, pulls, ones, rate = np.empty_like(logits), np.empty_like(logits), np.ones_like(logits), np.array(lr)
+    seen = None if watched is None else np.ascontiguousarray(watched)
+    every = _steps_between_maxima(base, lr) if plain and not kl else 1
+    kept, states, due = [], [], [*counts.tolist(), -1]
+    count, waiting, top, reward = 0, 0, logits[0], base
+    while True:
+        if not waiting:  # the largest logit moves little in `every` steps: it need not be looked for in each
+            waiting, top = every, logits.max()
+        waiting -= 1
+        np.subtract(logits, top, probs)
+        np.exp(probs, probs)
+        total = probs.dot(ones)
+        np.divide(probs, total, probs)
+        stopped = seen is not None and bool(probs.dot(seen) >= level)
+        if stopped or due[len(kept)] == count:
+            kept.append(count)
+            states.append(logits.copy())
+        if stopped or count == steps:
+            return kept, states, float(count) if stopped else math.inf
+        if kl:
+            reward = base - kl * (logits - top - np.log(total) - log_ref)
+        if draws is None:
+            np.subtract(reward, probs.dot(reward), pulls)
+            np.multiply(pulls, probs, pulls)
+        else:
+            _sampled_one(probs, reward, next(draws)[:, 0], pulls)
+        np.add(logits, np.multiply(pulls if plain else problem.spread(pulls), rate, pulls), logits)
+        count += 1
+
+
+def _steps_between_maxima(reward: Floats, lr: float) -> int:
+    """Return in how many plain steps no logit moves by more than what exponentials bear easily."""
+    reach = 2.0 * lr * float(np.abs(reward).max())
+    return max(1, int(min(_MOVE / reach, 1000.0))) if reach > 0 else 1000
+
+
+def _sampled_one(probs: Floats, reward: Floats, uniform: Floats, out: Floats) -> None:
+    """Write the mean over the draws of r(y) (e_y - pi) into `out`."""
+    picked = probs[:-1].cumsum().searchsorted(uniform, side="right")
+    if len(picked) == 1:
+        gain = reward[picked[0]]
+        np.multiply(probs, -gain, out)
+        out[picked[0]] += gain
+        return
+    gains = reward[picked] / len(picked)
+    np.subtract(np.bincount(picked, gains, len(probs)), gains.sum() * probs, out)
 
 
 def _state(problem: Problem, logits: Floats) -> tuple[Floats, Floats]:
@@ -256,10 +316,6 @@ def _state(problem: Problem, logits: Floats) -> tuple[Floats, Floats]:
     probs = np.exp(logits - np.maximum.reduce(logits, axis=-1, keepdims=True))
     probs /= np.add.reduce(probs, axis=-1, keepdims=True)
     return probs, problem.reward
-
-
-def _exact_single(probs: Floats, reward: Floats) -> Floats:
-    return np.asarray(probs * (reward - probs[0].dot(reward[0])))
 
 
 def _exact(probs: Floats, reward: Floats) -> Floats:
@@ -278,16 +334,8 @@ def _sampled(probs: Floats, reward: Floats, uniform: Floats) -> Floats:
     return total / len(uniform)
 
 
-def _uniform(generator: np.random.Generator, samples: int, batch: int) -> Callable[[], Floats]:
-    """Return a function that gives the next (samples, batch) uniform numbers of one stream."""
+def _uniform(generator: np.random.Generator, samples: int, batch: int) -> Iterator[Floats]:
+    """Yield (samples, batch) uniform numbers of one stream, for ever."""
     rows = max(1, _DRAWS // (samples * batch))
-    block, used = np.empty((0, samples, batch)), 0
-
-    def draw() -> Floats:
-        nonlocal block, used
-        if used == len(block):
-            block, used = generator.random((rows, samples, batch)), 0
-        used += 1
-        return np.asarray(block[used - 1], dtype=np.float64)
-
-    return draw
+    while True:
+        yield from generator.random((rows, samples, batch))

@@ -10,7 +10,6 @@ import numpy as np
 
 from rankdiag._array import as_float64
 from rankdiag._validate import describe, integer, real
-from rankdiag.rewards._moments import refuse_overflow, row_moments
 
 __all__ = ["MomentState"]
 
@@ -87,17 +86,20 @@ class MomentState:
         >>> MomentState.from_values([0.0, float("nan"), 2.0])
         MomentState(count=2, mean=1.0, m2=2.0, min=0.0, max=2.0)
         """
-        array = np.atleast_1d(as_float64(values, "values", allow_empty=True, finite=False, expected="rewards"))
-        if np.isinf(array).any():
-            raise ValueError("`values` must be finite, or NaN where unscorable; got +-inf")
-        if not array.size:
-            return cls()
-        found = refuse_overflow(row_moments(array.reshape(1, -1), ddof=0), "values", ddof=0)
-        n = int(found.count[0])
+        array = as_float64(values, "values", allow_empty=True, finite=False, expected="rewards").reshape(-1)
+        if len(array) and math.isnan(array.min()):
+            array = array[~np.isnan(array)]
+        n = len(array)
         if not n:
             return cls()
-        mean, var, low, high = (float(entry[0]) for entry in (found.mean, found.var, found.min, found.max))
-        return _state(n, mean, var * n, low, high, "values")
+        low, high = float(array.min()), float(array.max())
+        if math.isinf(low) or math.isinf(high):
+            raise ValueError("`values` must be finite, or NaN where unscorable; got +-inf")
+        with np.errstate(over="ignore", invalid="ignore"):  # refused below
+            gap = array - low  # about a reward: exact for large equal numbers, so that those have no spread at all
+            offset = float(gap.sum()) / n
+            gap -= offset
+            return _state(n, min(low + offset, high), float(gap @ gap), low, high, "values")
 
     def update(self, values: Any) -> MomentState:
         """Return the state after more rewards.
@@ -203,6 +205,10 @@ class MomentState:
 
 
 def _state(n: int, mean: float, m2: float, low: float, high: float, name: str) -> MomentState:
+    """Return a state of what was computed, which need not be checked as a caller's numbers are."""
     if not (math.isfinite(mean) and math.isfinite(m2)):
         raise ValueError(f"`{name}` must have differences whose squares float64 can hold; scale the rewards down")
-    return MomentState(n, mean, m2, low, high)
+    made = object.__new__(MomentState)
+    for field, value in (("count", n), ("mean", mean), ("m2", m2), ("min", low), ("max", high)):
+        object.__setattr__(made, field, value)
+    return made
