@@ -84,7 +84,13 @@ def test_raw_log_probabilities_collapse_to_a_pair_or_two():
     [
         (([1.0], [[1.0], [2.0]]), {}, "`rejected` must have shape"),
         (([1.0], [0.0]), {"harm_aware": True}, "`expected_reward` must be given"),
-        (([1.0], [0.0]), {"weighting": "sequence"}, "`log_probs` must be given"),
+        (([1.0], [0.0]), {"weighting": "sequence"}, "`log_probs_chosen` must be given"),
+        (([1.0], [0.0]), {"weighting": "sequence", "log_probs_chosen": [0.0]}, "`log_probs_rejected` must be given"),
+        (
+            ([1.0], [0.0]),
+            {"weighting": "length_normalised", "log_probs_chosen": [0.0], "log_probs_rejected": [0.0]},
+            "`lengths_chosen` must be given",
+        ),
         (([np.nan], [0.0]), {}, "one comparison"),
         (([np.inf], [0.0]), {}, "`chosen` must hold finite"),
         (([1.0], [0.0]), {"harm_aware": True, "expected_reward": [0.0], "compat": "best_of_k"}, "no waiver"),

@@ -14,12 +14,14 @@ from rankdiag._document import Document, KeyNumber, Plot, Series
 from rankdiag._meta import Meta
 from rankdiag._result import Result
 from rankdiag._validate import RankdiagWarning, boolean, choice
-from rankdiag.rewards._pair_counts import PairSums, Rule, pair_sums
+from rankdiag.rewards._pair_counts import PairSums, Rule, expected_reward, pair_sums
 from rankdiag.rewards._table import RewardTable
 
 __all__ = ["RankingAccuracy", "combine", "log_weights", "ranking_accuracy", "rewards_2d"]
 
 Floats = NDArray[np.float64]
+WEIGHTED = ("sequence", "length_normalised")
+_TIES = {"drop": "", "sign_agreement": "right where gold ties too", "index_ties": "strict"}
 WEIGHTINGS = ("uniform", "prompt", "sequence", "length_normalised")
 
 
@@ -126,9 +128,10 @@ def ranking_accuracy(
     log_probs, lengths : array-like, shape (N, k), optional
         Of the rollouts, in nats and in tokens.
     harm_aware : bool
-        Whether a pair is right also where the rejected rollout has less than the mean proxy reward of its prompt.
+        Whether a pair is right also where the rejected rollout has less than the mean proxy reward of its prompt, over
+        all its rollouts that the proxy scored.
     loo : bool
-        Whether that mean leaves both members of the pair out; needs three valid rollouts.
+        Whether that mean leaves both members of the pair out; needs three scored rollouts of every prompt with a pair.
     compat : {"sign_agreement", "index_ties"}, optional
         Rules of two published programs: signs must agree, ties too, mean over prompts (arXiv 2503.15477); or a gold tie
         makes the later rollout chosen and every pair counts (arXiv 2604.25872). Both round rewards to float32.
@@ -143,7 +146,8 @@ def ranking_accuracy(
     TypeError
         If an argument has the wrong type.
     ValueError
-        If shapes do not fit, a reward is infinite, something needed is missing, or no pair remains.
+        If shapes do not fit, a reward is infinite, something needed is missing, options exclude each other, or no pair
+        remains.
 
     Warns
     -----
@@ -172,6 +176,13 @@ def ranking_accuracy(
     rules = "drop" if compat is None else choice(compat, "compat", ("sign_agreement", "index_ties"))
     rule: Rule = "sign_agreement" if rules == "sign_agreement" else "index_ties" if rules == "index_ties" else "drop"
     harm, leave = boolean(harm_aware, "harm_aware"), boolean(loo, "loo")
+    if leave and not harm:
+        raise ValueError("`loo` must be False without harm_aware=True, for there is no mean to leave out of; got True")
+    if rule == "sign_agreement" and (harm or mode in WEIGHTED):
+        raise ValueError(
+            "`compat`: 'sign_agreement' takes the mean over prompts and has neither a waiver nor weights; it needs "
+            f"harm_aware=False and weighting 'uniform' or 'prompt', got {harm} and {mode!r}"
+        )
     if isinstance(proxy, RewardTable):
         gold = proxy.gold if gold is None else gold
         log_probs = proxy.log_probs if log_probs is None else log_probs
@@ -185,15 +196,19 @@ def ranking_accuracy(
     if compat is not None:
         with np.errstate(over="ignore"):  # a reward beyond float32 becomes infinite there too, and orders still
             p, g = p.astype(np.float32).astype(np.float64), g.astype(np.float32).astype(np.float64)
-    valid = np.where(np.isnan(p), 0, 1).sum(axis=1)
-    if harm and leave and p.shape[1] < 3:
-        raise ValueError(f"`loo` needs at least 3 rollouts a prompt; got {p.shape[1]}")
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-        bar = np.nansum(p, axis=1) / valid if harm else None
-    lw = log_weights(log_probs, lengths, mode, p.shape) if mode not in {"uniform", "prompt"} else None
-    sums = pair_sums(p, g, rule=rule, half=ties == "half", bar=bar, loo=harm and leave, log_weights=lw)
+    if p.shape[1] < 2:
+        raise ValueError("`proxy`: k=1 rollout per prompt makes no pair, draw at least 2")
+    bar = expected_reward(p) if harm else None
+    lw = log_weights(log_probs, lengths, mode, p.shape) if mode in WEIGHTED else None
+    sums = pair_sums(p, g, rule=rule, half=ties == "half", bar=bar, loo=leave, log_weights=lw)
     if not sums.pairs.sum():
         raise ValueError("all gold rewards tie: accuracy is undefined (no pair of valid rollouts differs in `gold`)")
+    if bar is not None and leave and ((bar.count < 3) & (sums.pairs > 0)).any():
+        row = int(np.flatnonzero((bar.count < 3) & (sums.pairs > 0))[0])
+        raise ValueError(
+            f"`loo` needs at least 3 scored rollouts of every prompt with a pair; row {row} has "
+            f"{int(bar.count[row])}. Drop it, or leave `loo` out"
+        )
     accuracy, per_prompt, ess = combine(sums, lw is not None, over, mode == "prompt" or rule == "sign_agreement")
     count = int(sums.pairs.sum())
     if lw is not None and ess < max(20.0, 0.01 * count):
@@ -212,7 +227,13 @@ def ranking_accuracy(
         meta=Meta(
             definition=f"{kind} over all pairs of rollouts of a prompt",
             n=len(p),
-            details={"weighting": mode, "proxy_ties": ties, "softmax_over": over, "loo": leave, "compat": compat or ""},
+            details={
+                "weighting": "prompt" if rule == "sign_agreement" else mode,
+                "proxy_ties": _TIES[rule] or ties,
+                **({"softmax_over": over} if mode in WEIGHTED else {}),
+                **({"loo": leave} if harm else {}),
+                **({"compat": rule} if rule != "drop" else {}),
+            },
         ),
     )
 
@@ -247,20 +268,25 @@ def rewards_2d(value: Any, name: str) -> Floats:
     return array
 
 
-def log_weights(log_probs: Any, lengths: Any, mode: str, shape: tuple[int, ...]) -> Floats:
-    """Return the log-probability of each rollout, for "length_normalised" divided by max(1, length)."""
+def log_weights(log_probs: Any, lengths: Any, mode: str, shape: tuple[int, ...], of: str = "") -> Floats:
+    """Return the log-probability of each rollout, for "length_normalised" divided by max(1, length).
+
+    `of` ends the names of the arguments in messages, as "_chosen" does.
+    """
+    name, table = f"log_probs{of}", "" if of else ", or be in the table"
     if log_probs is None:
-        raise ValueError(f"`log_probs` must be given for weighting={mode!r}, or be in the table; got None")
-    logs: Floats = as_float64(log_probs, "log_probs", finite=False, expected="log-probabilities of the rollouts")
+        raise ValueError(f"`{name}` must be given for weighting={mode!r}{table}; got None")
+    logs: Floats = as_float64(log_probs, name, finite=False, expected="log-probabilities of the rollouts")
     if logs.shape != tuple(shape):
-        raise ValueError(f"`log_probs` must align with rewards rollout by rollout: got {logs.shape} and {shape}")
+        raise ValueError(f"`{name}` must align with rewards rollout by rollout: got {logs.shape} and {shape}")
     if np.isinf(logs).any():
-        raise ValueError("`log_probs` must be finite or NaN; got an infinite entry")
+        raise ValueError(f"`{name}` must be finite or NaN; got an infinite entry")
     if mode != "length_normalised":
         return logs
+    name = f"lengths{of}"
     if lengths is None:
-        raise ValueError("`lengths` must be given for weighting='length_normalised', or be in the table; got None")
-    size: Floats = as_float64(lengths, "lengths", expected="numbers of response tokens")
+        raise ValueError(f"`{name}` must be given for weighting='length_normalised'{table}; got None")
+    size: Floats = as_float64(lengths, name, expected="numbers of response tokens")
     if size.shape != tuple(shape):
-        raise ValueError(f"`lengths` must align with rewards rollout by rollout: got {size.shape} and {shape}")
+        raise ValueError(f"`{name}` must align with rewards rollout by rollout: got {size.shape} and {shape}")
     return np.asarray(logs / np.maximum(1.0, size), dtype=np.float64)

@@ -8,7 +8,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["PairSums", "Rule", "pair_sums", "top_pair"]
+__all__ = ["ExpectedReward", "PairSums", "Rule", "expected_reward", "pair_sums", "top_pair"]
 
 Floats = NDArray[np.float64]
 Rule = Literal["drop", "sign_agreement", "index_ties"]
@@ -16,6 +16,7 @@ Rule = Literal["drop", "sign_agreement", "index_ties"]
 _BLOCK = 1 << 15  # numbers of one block of rows: its slices stay in the cache
 _SWEEP_FROM = 512  # rollouts from which one sort beats all pairs
 _FLAT = 20.0  # a sweep takes differences of sums: the largest weight is at most e^10 times what the best pair implies
+_LARGE, _SHRINK = 2.0**960, 2.0**-100  # sums of larger rewards would leave float64
 _LOST = 1e-3  # and the kept pairs carry at least this share of the best pair
 
 
@@ -33,13 +34,65 @@ class PairSums:
     weighted_credit: Floats
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExpectedReward:
+    """Mean reward of each row, as the number of its scored rewards and their sum, `total` + `rest`.
+
+    Comparisons with the mean multiply by the count instead of dividing the sum, so that a reward which equals the mean
+    is not taken for one below it.
+    """
+
+    values: Floats
+    count: Floats
+    total: Floats
+    rest: Floats
+
+    def below(self) -> NDArray[np.bool_]:
+        """Return which rewards (N, k) lie below the mean of their row."""
+        with np.errstate(over="ignore", invalid="ignore"):
+            return np.asarray(self.values * self.count[:, None] < self.total[:, None])
+
+    def rows(self, at: Any) -> ExpectedReward:
+        """Return some of the rows."""
+        columns = (self.values, self.count, self.total, self.rest)
+        values, count, total, rest = (column[at] for column in columns)
+        return ExpectedReward(values=values, count=count, total=total, rest=rest)
+
+
+def expected_reward(values: Floats) -> ExpectedReward:
+    """Add up the scored rewards of each row (N, k): a tree of sums that keeps what each one rounds away."""
+    valid = ~np.isnan(values)
+    with np.errstate(over="ignore", invalid="ignore"):  # infinite rewards have an infinite sum
+        large = np.abs(np.where(valid, values, 0.0)).max(axis=1, initial=0.0) > _LARGE
+        values = np.where(large[:, None], values * _SHRINK, values)
+        high = np.where(valid, values, 0.0)
+        low = np.zeros_like(high)
+        while high.shape[1] > 1:
+            half = high.shape[1] // 2
+            both, lost = _two_sum(high[:, :half], high[:, half : 2 * half])
+            lost += low[:, :half] + low[:, half : 2 * half]
+            high = np.concatenate((both, high[:, 2 * half :]), axis=1)
+            low = np.concatenate((lost, low[:, 2 * half :]), axis=1)
+        total, rest = _two_sum(high[:, 0], low[:, 0])
+        rest = np.where(np.isfinite(rest), rest, 0.0)
+        total = np.where(np.isnan(total), high[:, 0], total)
+    return ExpectedReward(values=values, count=valid.sum(axis=1).astype(np.float64), total=total, rest=rest)
+
+
+def _two_sum(a: Floats, b: Floats) -> tuple[Floats, Floats]:
+    """Return the rounded sum and what rounding took from it, exactly."""
+    total = a + b
+    other = total - a
+    return total, (a - (total - other)) + (b - other)
+
+
 def pair_sums(
     proxy: Floats,
     gold: Floats,
     *,
     rule: Rule = "drop",
     half: bool = True,
-    bar: Floats | None = None,
+    bar: ExpectedReward | None = None,
     loo: bool = False,
     log_weights: Floats | None = None,
 ) -> PairSums:
@@ -53,10 +106,10 @@ def pair_sums(
         What a gold tie is.
     half : bool
         Whether a proxy tie has credit 1/2, not 0.
-    bar : ndarray, shape (N,), optional
-        Expected proxy reward: a pair whose rejected rollout lies below it has credit 1.
+    bar : ExpectedReward, optional
+        Mean proxy reward of each row: a pair whose rejected rollout lies below it has credit 1.
     loo : bool
-        Whether the bar of a pair is the mean over the other rollouts instead.
+        Whether the mean leaves both members of the pair out.
     log_weights : ndarray, shape (N, k), optional
         Logarithm of the weight of each rollout; a pair weighs the product of its two.
 
@@ -80,19 +133,27 @@ def pair_sums(
     lw = None if log_weights is None else np.where(bad, -np.inf, log_weights)
     if lw is not None:
         out[4] = top_pair(lw)
+    low = None if bar is None or loo else bar.below()
     plain = np.ones(count, dtype=bool)
     if k >= _SWEEP_FROM and rule == "drop" and not loo:
         plain = np.zeros(count, dtype=bool) if lw is None else lw.max(axis=1) - out[4] / 2 > _FLAT / 2
         for row in np.flatnonzero(~plain):
-            bar_row = None if bar is None else float(bar[row])
-            out[:, row], sound = _sweep(p[row], g[row], half, bar_row, None if lw is None else lw[row], out[4, row])
+            low_row = None if low is None else low[row]
+            out[:, row], sound = _sweep(p[row], g[row], half, low_row, None if lw is None else lw[row], out[4, row])
             plain[row] = not sound
     rows = np.flatnonzero(plain)
     size = max(1, _BLOCK // k)
     for start in range(0, len(rows), size):
         at = rows[start : start + size]
         some = None if lw is None else np.ascontiguousarray(lw[at].T)
-        block = _Block(p[at], g[at], rule, half, None if bar is None else bar[at], loo)
+        block = _Block(
+            p[at],
+            g[at],
+            rule,
+            half,
+            None if low is None else low[at],
+            bar.rows(at) if bar is not None and loo else None,
+        )
         out[:, at] = _all_pairs(block, some, out[4, at])
     return PairSums(
         pairs=out[0],
@@ -117,14 +178,13 @@ def top_pair(log_weights: Floats) -> Floats:
 class _Block:
     """A block of rows, its rollouts along the first axis, and the comparisons of all pairs at one distance."""
 
-    def __init__(self, p: Floats, g: Floats, rule: Rule, half: bool, bar: Floats | None, loo: bool) -> None:
+    def __init__(
+        self, p: Floats, g: Floats, rule: Rule, half: bool, low: NDArray[np.bool_] | None, others: ExpectedReward | None
+    ) -> None:
         self.p, self.g = np.ascontiguousarray(p.T), np.ascontiguousarray(g.T)
-        self.rule, self.half, self.loo = rule, half, loo
-        self.low = None if bar is None or loo else self.p < bar
-        if loo:
-            self.n = (~np.isnan(p)).sum(axis=1)
-            with np.errstate(over="ignore"):  # sums beyond float64 make an infinite bar, which orders still
-                self.total = np.nansum(p, axis=1)
+        self.rule, self.half = rule, half
+        self.low = None if low is None else np.ascontiguousarray(low.T)
+        self.others = others
 
     def compare(self, d: int) -> tuple[Any, Any, Any, Any]:
         """Return what is kept, right, tied by the proxy and tied by gold among the pairs (i, i + d)."""
@@ -141,10 +201,14 @@ class _Block:
         tied = tied & kept
         if self.low is not None:
             right = right | (above & self.low[d:]) | (below & self.low[:-d])
-        elif self.loo:
-            with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
-                others = (self.total - pa - pb) / (self.n - 2)
-            right = right | (above & (pb < others)) | (below & (pa < others))
+        elif self.others is not None:
+            va, vb = self.others.values.T[:-d], self.others.values.T[d:]
+            with np.errstate(over="ignore", invalid="ignore"):
+                first, lost = _two_sum(self.others.total, -va)
+                rest, more = _two_sum(first, -vb)
+                rest = rest + (lost + more + self.others.rest)
+                right = right | (above & (vb * (self.others.count - 2) < rest))
+                right = right | (below & (va * (self.others.count - 2) < rest))
         return kept, right, tied, same
 
 
@@ -190,16 +254,14 @@ def _best_kept(block: _Block, log_weights: Floats) -> Floats:
 
 
 def _again(block: _Block, log_weights: Floats, best: Floats, at: NDArray[np.intp]) -> Floats:
-    part = object.__new__(_Block)
-    part.p, part.g, part.rule, part.half, part.loo = block.p[:, at], block.g[:, at], block.rule, block.half, block.loo
-    part.low = None if block.low is None else block.low[:, at]
-    if block.loo:
-        part.n, part.total = block.n[at], block.total[at]
+    low = None if block.low is None else block.low[:, at].T
+    others = None if block.others is None else block.others.rows(at)
+    part = _Block(block.p[:, at].T, block.g[:, at].T, block.rule, block.half, low, others)
     return _all_pairs(part, log_weights[:, at], best[at])
 
 
 def _sweep(
-    p: Floats, g: Floats, half: bool, bar: float | None, log_weights: Floats | None, shift: float
+    p: Floats, g: Floats, half: bool, below: NDArray[np.bool_] | None, log_weights: Floats | None, shift: float
 ) -> tuple[Floats, bool]:
     """Sum over the pairs of one row in O(k log k); False beside it where rounding could matter."""
     use = ~np.isnan(p)
@@ -212,7 +274,7 @@ def _sweep(
     order = np.lexsort((-p, g))  # by gold; inside a gold tie the proxy falls, so that no such pair looks concordant
     position = np.empty(len(p), dtype=np.int64)
     position[order] = np.arange(len(p))
-    low = np.zeros(len(p), dtype=bool) if bar is None else p < bar
+    low = np.zeros(len(p), dtype=bool) if below is None else below[use]
     total, ties = _below(g[order], ones[order], ones[order]), _tied(p, g, ones, ones)
     out[0], out[3] = total, ties
     out[2] = len(p) * (len(p) - 1) / 2 - total

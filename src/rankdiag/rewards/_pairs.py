@@ -132,7 +132,7 @@ def pair_accuracy(
     harm_aware : bool
         Whether a comparison is right also where all rejected responses lie below `expected_reward`.
     expected_reward : array-like, shape (N,), optional
-        Mean proxy reward of the policy's rollouts of each prompt.
+        Mean proxy reward of the policy's rollouts of each prompt; NaN, where there are none, drops the comparison.
     weighting : {"uniform", "sequence", "length_normalised"}
         All alike, or a softmax over prompts of ln pi(chosen) + the sum of ln pi(rejected).
     log_probs_chosen, log_probs_rejected : array-like, optional
@@ -194,8 +194,8 @@ def pair_accuracy(
         raise ValueError("`chosen` and `rejected` must leave one comparison without NaN; got none")
     weight = use / use.sum()
     if mode != "uniform":
-        lc = log_weights(log_probs_chosen, lengths_chosen, mode, c.shape)
-        lr = log_weights(log_probs_rejected, lengths_rejected, mode, shape).reshape(r.shape)
+        lc = log_weights(log_probs_chosen, lengths_chosen, mode, c.shape, "_chosen")
+        lr = log_weights(log_probs_rejected, lengths_rejected, mode, shape, "_rejected").reshape(r.shape)
         logs = lc + np.where(np.isnan(r), 0.0, lr).sum(axis=1)  # a padded entry has no weight
         use = use & ~np.isnan(logs)
         if not use.any():
@@ -221,7 +221,13 @@ def pair_accuracy(
         meta=Meta(
             definition="share of comparisons with the chosen response above all rejected ones",
             n=count,
-            details={"ties": rule, "weighting": mode, "harm_aware": harm, "compat": kind or "", "interval": "Wilson"},
+            details={
+                "ties": "shared by all maxima" if kind == "best_of_k" else kind or rule,
+                "weighting": mode,
+                "harm_aware": harm,
+                **({} if kind is None else {"compat": kind}),
+                "interval": "Wilson",
+            },
         ),
     )
 
@@ -309,7 +315,7 @@ def _credits(c: Floats, r: Floats, rule: str, bar: Floats | None) -> Floats:
     else:
         credit = np.where(c > best, 1.0, np.where((c == best) & (rule == "half"), 0.5, 0.0))
     if bar is not None:
-        credit = np.where(best < bar, 1.0, credit)
+        credit = np.where(best < bar, 1.0, np.where(np.isnan(bar), np.nan, credit))
     return np.asarray(np.where(np.isnan(c) | np.isnan(r).all(axis=1), np.nan, credit), dtype=np.float64)
 
 
