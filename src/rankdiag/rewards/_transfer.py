@@ -13,7 +13,15 @@ from rankdiag._array import as_float64, input_dtype, refuse_size
 from rankdiag._validate import choice, describe, real
 from rankdiag.rewards._log_probs import sliceable
 
-__all__ = ["ResponseStates", "reward_transfer", "token_coefficients"]
+__all__ = [
+    "ResponseStates",
+    "cue_shares",
+    "cue_sums",
+    "loss_weights",
+    "reward_transfer",
+    "token_coefficients",
+    "token_cue_share",
+]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -103,7 +111,7 @@ def token_coefficients(evaluation: ResponseStates, train: ResponseStates, unembe
     Notes
     -----
     Never negative for equal tokens; for different ones possibly negative, so that a paraphrase can move the wrong
-    way. The share of equal tokens in the sum of ``|rho_kl <h_k, h_l>|`` says how much of it rests on token cues.
+    way; `token_cue_share` says how much rests on equal tokens.
     Time O((n_eval + n_train) V d + n_eval n_train V); 32 MiB for a block of the vocabulary beside the result.
 
     References
@@ -199,10 +207,66 @@ def reward_transfer(
     else:
         sums, step = _implicit(chosen, rejected, evaluation, unembedding), step * scale * scale
     with np.errstate(over="ignore", invalid="ignore"):  # what overflows is refused below
-        change = np.asarray(sums * (step * _loss_weights(gap, sums.shape[1])) + 0.0, dtype=np.float64)
+        change = np.asarray(sums * (step * loss_weights(gap, sums.shape[1])) + 0.0, dtype=np.float64)
     if not np.isfinite(change).all():
         raise ValueError("`chosen`, `rejected` and `evaluation` have products beyond float64; scale the states down")
     return change
+
+
+def token_cue_share(chosen: Any, rejected: Any, evaluation: Any, *, unembedding: Any) -> Floats:
+    """Share of what one step on a training pair moves in another response that rests on equal tokens.
+
+    Parameters
+    ----------
+    chosen, rejected : sequence of ResponseStates
+        Both responses of each training pair.
+    evaluation : sequence of ResponseStates
+        Responses whose implicit reward is watched.
+    unembedding : array-like or torch.Tensor, shape (V, d)
+        Rows of the output layer, which is what is trained.
+
+    Returns
+    -------
+    ndarray of float64, shape (E, T)
+        Entry (e, t): the sum of ``|rho_kl <h_k, h_l>|`` (see `token_coefficients`) over tokens k of response e and l of
+        either response of pair t with the same token, over the sum of all. In [0, 1]; NaN where nothing moves at all.
+
+    Raises
+    ------
+    TypeError
+        If an argument has the wrong type.
+    ValueError
+        If shapes do not fit, a token lies outside the vocabulary, a number is not finite, or products leave float64.
+
+    Notes
+    -----
+    Near 1, what a pair teaches an implicit reward model carries over by the words that both responses use; under
+    another wording little of it is left, or it has the other sign. Neither step size nor beta nor the gap of the pair
+    enters. Time and memory as `reward_transfer` with ``kind="im"``. For a model and encoded pairs see `token_cues`.
+
+    References
+    ----------
+    The coefficients: Razin et al., arXiv 2507.07981, Section 5. The share is defined here.
+
+    Examples
+    --------
+    >>> from rankdiag.rewards import ResponseStates, token_cue_share
+    >>> words = [[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]]
+    >>> plus, minus = (ResponseStates([[1.0, 2.0]], [v]) for v in (0, 1))
+    >>> token_cue_share([plus], [minus], [ResponseStates([[1.0, 0.0]], [0])], unembedding=words).round(4).tolist()
+    [[0.7553]]
+    """
+    _, matched, total = cue_sums(chosen, rejected, evaluation, unembedding)
+    return cue_shares(matched, total)
+
+
+def cue_shares(matched: Floats, total: Floats) -> Floats:
+    """Return the share of equal tokens, NaN where nothing moves; refuse what left float64."""
+    if not np.isfinite(total).all():
+        raise ValueError("`chosen`, `rejected` and `evaluation` have products beyond float64; scale the states down")
+    share = np.full(total.shape, np.nan)
+    np.divide(matched, total, out=share, where=total > 0)
+    return np.asarray(np.minimum(share, 1.0), dtype=np.float64)  # both sums are rounded
 
 
 def _explicit(chosen: Any, rejected: Any, evaluation: Any) -> Floats:
@@ -219,7 +283,56 @@ def _explicit(chosen: Any, rejected: Any, evaluation: Any) -> Floats:
         return np.asarray(watched @ (plus - minus).T, dtype=np.float64)
 
 
+def cue_sums(chosen: Any, rejected: Any, evaluation: Any, unembedding: Any) -> tuple[Floats, Floats, Floats]:
+    """Return for each evaluated response and training pair the sum of rho <h, h>, and how much of it moves at all.
+
+    Parameters
+    ----------
+    chosen, rejected, evaluation, unembedding
+        As in `reward_transfer` with ``kind="im"``.
+
+    Returns
+    -------
+    change, matched, total : ndarray of float64, shape (E, T)
+        The signed sum; the sums of absolute values over equal tokens, and over all.
+    """
+    sides = _sides(chosen, rejected, evaluation, unembedding)
+    shape = (len(sides.watched), 2 * len(sides.plus))
+    change, matched, total = np.empty(shape), np.empty(shape), np.empty(shape)
+    for rows, columns, left, right, table in _tables(sides):
+        change[rows, columns] = _by_response(table, left, right)
+        np.abs(table, out=table)
+        total[rows, columns] = _by_response(table, left, right)
+        table[left.tokens[:, None] != right.tokens] = 0.0
+        matched[rows, columns] = _by_response(table, left, right)
+    count = len(sides.plus)
+    with np.errstate(over="ignore", invalid="ignore"):  # refused by the caller
+        return (
+            change[:, :count] - change[:, count:],
+            matched[:, :count] + matched[:, count:],
+            total[:, :count] + total[:, count:],
+        )
+
+
 def _implicit(chosen: Any, rejected: Any, evaluation: Any, unembedding: Any) -> Floats:
+    sides = _sides(chosen, rejected, evaluation, unembedding)
+    found = np.empty((len(sides.watched), 2 * len(sides.plus)))
+    for rows, columns, left, right, table in _tables(sides):
+        found[rows, columns] = _by_response(table, left, right)
+    return found[:, : len(sides.plus)] - found[:, len(sides.plus) :]
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Sides:
+    """Checked responses: both of each training pair, those that are watched, and the output layer."""
+
+    plus: list[ResponseStates]
+    minus: list[ResponseStates]
+    watched: list[ResponseStates]
+    words: Any
+
+
+def _sides(chosen: Any, rejected: Any, evaluation: Any, unembedding: Any) -> _Sides:
     if unembedding is None:
         raise ValueError("`unembedding` must be given with kind='im'; got None. Pass the weight of the output layer")
     plus, minus = _responses(chosen, "chosen"), _responses(rejected, "rejected")
@@ -228,20 +341,31 @@ def _implicit(chosen: Any, rejected: Any, evaluation: Any, unembedding: Any) -> 
     watched = _responses(evaluation, "evaluation")
     refuse_size(2 * len(watched) * len(plus), "evaluation", (len(watched), len(plus)))
     words = _unembedding(unembedding, {"chosen": plus, "rejected": minus, "evaluation": watched})
-    trained = [_joined(part, "chosen` or `rejected", words) for part in _groups([*plus, *minus])]
-    found = np.empty((len(watched), 2 * len(plus)))
+    return _Sides(plus, minus, watched, words)
+
+
+def _tables(sides: _Sides) -> Iterator[tuple[slice, slice, _Tokens, _Tokens, Floats]]:
+    """Yield rho <h, h> of some evaluated responses with some trained ones, and where these stand."""
+    trained = [_joined(part, "chosen` or `rejected", sides.words) for part in _groups([*sides.plus, *sides.minus])]
     row = 0
-    for some in _groups(watched):
-        left = _joined(some, "evaluation", words)
+    for some in _groups(sides.watched):
+        left = _joined(some, "evaluation", sides.words)
+        rows = slice(row, row + len(left.starts))
         column = 0
         for right in trained:
-            block = found[row : row + len(left.starts), column : column + len(right.starts)]
+            columns = slice(column, column + len(right.starts))
             with np.errstate(over="ignore", invalid="ignore"):  # products of states; refused by the caller
-                table = _coefficients(left, right, words) * (left.states @ right.states.T)
-                block[:] = np.add.reduceat(np.add.reduceat(table, left.starts, axis=0), right.starts, axis=1)
-            column += len(right.starts)
-        row += len(left.starts)
-    return found[:, : len(plus)] - found[:, len(plus) :]
+                table = _coefficients(left, right, sides.words) * (left.states @ right.states.T)
+            yield rows, columns, left, right, table
+            column = columns.stop
+        row = rows.stop
+
+
+def _by_response(table: Floats, left: _Tokens, right: _Tokens) -> Floats:
+    """Add up a table of tokens by responses."""
+    with np.errstate(over="ignore", invalid="ignore"):  # refused by the caller
+        rows = np.add.reduceat(table, left.starts, axis=0)
+        return np.asarray(np.add.reduceat(rows, right.starts, axis=1), dtype=np.float64)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -351,7 +475,7 @@ def _unembedding(value: Any, sides: Mapping[str, Sequence[ResponseStates]]) -> A
     return words
 
 
-def _loss_weights(gap: Any, count: int) -> Floats:
+def loss_weights(gap: Any, count: int) -> Floats:
     """Return g = sigmoid(-gap) of each training pair."""
     array = as_float64(gap, "gap", expected="one difference of rewards, or one a pair (T,)")
     if array.ndim and array.shape != (count,):
