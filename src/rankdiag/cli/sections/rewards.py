@@ -19,7 +19,7 @@ INTRO = (
     "A classifier that has seen 100 of scikit-learn's digits is the policy, an image is a prompt, the name of a digit "
     "an answer. Eight answers are drawn for each of 400 images; the true reward is 1 for the right name and -1 for "
     "another. The summary says for how many images these rewards can move the policy at all. The table compares four "
-    "reward models on the same answers: a judge trained on other digits, one that sees the upper half of an image only, "
+    "reward models on the same answers: a judge trained on other digits, one that sees the upper half of an image, "
     "the truth with noise, and the truth made flat on half of the images, which is right about every pair and whose "
     "lowest quantile of spread is near zero. The two plots at the end follow the policy on one image: while the "
     "half-blind judge is obeyed, and while the truth is."
