@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import dataclasses
 import json
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rankdiag._optional import optional
 from rankdiag._text import clean
+from rankdiag.cli._models import (
+    add_data,
+    add_model,
+    column_names,
+    compare_tokenizers,
+    encode,
+    has_ids,
+    load,
+    records_of,
+)
 from rankdiag.cli._output import add_output_arguments, check_output, check_targets, deliver, wants_progress
 
 if TYPE_CHECKING:
@@ -36,8 +43,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         allow_abbrev=False,
     )
     score.add_argument("model", metavar="MODEL", help="a folder as save_pretrained writes it, or a repo id")
-    _add_data(score)
-    _add_model(score)
+    add_data(score)
+    add_model(score)
     score.add_argument(
         "--level",
         choices=("ches", "head", "ufm", "full"),
@@ -86,8 +93,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     after.add_argument("before", metavar="BEFORE", help="the initial model")
     after.add_argument("after", metavar="AFTER", help="the trained model")
-    _add_data(after)
-    _add_model(after, adapter="adapter of peft to put on BEFORE, to make AFTER, if both are one base")
+    add_data(after)
+    add_model(after, adapter="adapter of peft to put on BEFORE, to make AFTER, if both are one base")
     after.add_argument("--loss", default="dpo", metavar="NAME", help="what was trained (default dpo)")
     after.add_argument("--beta", type=float, metavar="X", help="its beta (default 0.1 for losses that have one)")
     after.add_argument(
@@ -102,31 +109,6 @@ def run(options: argparse.Namespace) -> int:
     """Run the sub-command that was named and return its exit code."""
     code: int = options.run(options)
     return code
-
-
-def _add_data(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("data", metavar="DATA", help="pairs: .jsonl, .json, .parquet, or the folder of an HF dataset")
-    group = parser.add_argument_group("data")
-    group.add_argument("--split", metavar="NAME", help="split of a dataset folder")
-    group.add_argument("--columns", metavar="OURS=THEIRS,...", help="names of columns")
-    group.add_argument("--mode", choices=("joint", "separate", "offset"), default="joint", help="tokenisation")
-    group.add_argument("--add-eos", choices=("auto", "never"), default="auto", help="EOS behind string responses")
-    group.add_argument("--max-length", type=int, metavar="N", help="tokens of prompt and response at most")
-    group.add_argument("--max-prompt-length", type=int, metavar="N", help="tokens of a prompt at most; its end is kept")
-    group.add_argument("--truncation", choices=("keep_start", "keep_end"), default="keep_start", help="what is kept")
-
-
-def _add_model(parser: argparse.ArgumentParser, adapter: str = "adapter of peft to put on the model") -> None:
-    group = parser.add_argument_group("model")
-    group.add_argument("--layout", choices=("auto", "plain", "packed"), default="auto", help="of a forward")
-    group.add_argument("--token-budget", type=int, metavar="N", help="padded tokens of a forward")
-    group.add_argument(
-        "--dtype", choices=("auto", "float32", "bfloat16", "float16", "float64"), default="auto", help="of the weights"
-    )
-    group.add_argument("--device", metavar="NAME", help="cuda, say (default cpu)")
-    group.add_argument("--adapter", metavar="DIR", help=adapter)
-    group.add_argument("--revision", metavar="NAME", help="branch, tag or commit of a repo id")
-    group.add_argument("--trust-remote-code", action="store_true", help="let code of the checkpoint run")
 
 
 # --- score ---------------------------------------------------------------------------------------------------------
@@ -147,9 +129,9 @@ def _score(options: argparse.Namespace) -> int:
         for name in ("head_score", "logps", "column", "journal"):
             if getattr(options, name):
                 options.usage_error(f"argument --{name.replace('_', '-')}: not with --level")
-    records = _records(options)
-    model, tokenizer = _load(options, options.model, options.adapter, words=not _has_ids(options, records))
-    data = _encode(options, records, tokenizer)
+    records = records_of(options, options.data)
+    model, tokenizer = load(options, options.model, options.adapter, words=not has_ids(options, records))
+    data = encode(options, records, tokenizer)
     common = {"layout": options.layout, "token_budget": options.token_budget, "progress": wants_progress(options)}
     result: Any
     if options.level is None:
@@ -198,12 +180,6 @@ def _check_rules(options: argparse.Namespace) -> None:
     for name, (remedy, there) in optional_columns.items():
         if name in named and not there:
             options.usage_error(f"argument --fail-on: {name} is computed with {remedy} only")
-
-
-def _has_ids(options: argparse.Namespace, records: list[Any]) -> bool:
-    """Whether records hold token ids, which need no tokenizer."""
-    theirs = (_column_names(options) or {}).get("prompt_ids", "prompt_ids")
-    return bool(records) and isinstance(records[0], dict) and theirs in records[0]
 
 
 def _beside(result: Any, options: argparse.Namespace) -> None:
@@ -269,7 +245,7 @@ def _named(options: argparse.Namespace, records: list[Any]) -> list[dict[str, An
     """Return the records with prompt, chosen and rejected under these names, a shared beginning cut out as prompt."""
     from rankdiag.language_models import extract_prompt
 
-    theirs = _column_names(options) or {}
+    theirs = column_names(options) or {}
     found = []
     for record in records:
         words = {name: record.get(theirs.get(name, name)) for name in ("prompt", "chosen", "rejected")}
@@ -313,7 +289,7 @@ def _filter(options: argparse.Namespace) -> int:
         if name is not None and Path(name).suffix.lower() not in {".jsonl", ".parquet"}:
             options.usage_error(f"argument {flag}: must end in .jsonl or .parquet; got {name!r}")
     check_targets(options, targets, (options.data, options.scores))
-    records = _records(options)
+    records = records_of(options, options.data)
     scores = _read_scores(Path(options.scores))
     if options.by not in scores.columns:
         options.usage_error(f"argument --by: must be one of {', '.join(scores.columns)}; got {options.by!r}")
@@ -329,7 +305,7 @@ def _filter(options: argparse.Namespace) -> int:
     removed = _removed(scores, set(kept.tolist()), records, options.by, rule)
     if options.removed is not None:
         write_records(removed, Path(options.removed))
-    key = (_column_names(options) or {}).get("key", "key")
+    key = (column_names(options) or {}).get("key", "key")
     export(kept, records, options.output, scores=scores, by=options.by, key=key, rule=f"removed: {rule}")
     if not scores.manifest.get("records"):
         sys.stderr.write(
@@ -461,17 +437,17 @@ def _displacement(options: argparse.Namespace) -> int:
     beta = options.beta if options.beta is not None or options.loss in _LOSSES_WITHOUT_BETA else 0.1
     # Models take long: a loss that cannot be computed is refused before they are run.
     weights_from_options(options.loss, ONE_PAIR, beta=beta, loss_options=extra or None)
-    records = _records(options)
+    records = records_of(options, options.data)
     common = {"layout": options.layout, "token_budget": options.token_budget, "progress": wants_progress(options)}
-    words = not _has_ids(options, records)
+    words = not has_ids(options, records)
     for path in (options.before, options.after):
         check_language_model(path, revision=options.revision, trust_remote_code=options.trust_remote_code)
-    model, tokenizer = _load(options, options.before, None, words=words)
-    data = _encode(options, records, tokenizer)
+    model, tokenizer = load(options, options.before, None, words=words)
+    data = encode(options, records, tokenizer)
     before = sequence_log_probs(model, data, **common)
     del model
-    model, other = _load(options, options.after, options.adapter, words=words)
-    _compare_tokenizers(tokenizer, other)
+    model, other = load(options, options.after, options.adapter, words=words)
+    compare_tokenizers(tokenizer, other)
     after = sequence_log_probs(model, data, **common)
     del model
     report = displacement_report(before, after, loss=options.loss, beta=beta, loss_options=extra or None)
@@ -480,77 +456,3 @@ def _displacement(options: argparse.Namespace) -> int:
         texts = _texts(_named(options, records), report.keys, report.worst_pairs(options.worst))
         shown = dataclasses.replace(report, texts=texts)
     return _deliver(report, shown, options)
-
-
-# --- shared --------------------------------------------------------------------------------------------------------
-
-
-def _records(options: argparse.Namespace) -> list[Any]:
-    from rankdiag.language_models import read_records
-
-    return list(read_records(options.data, split=options.split))
-
-
-def _compare_tokenizers(before: Any, after: Any) -> None:
-    if before is None or after is None:
-        return
-    from rankdiag.language_models._tokenise import TextTokeniser
-
-    if TextTokeniser(before).identity() != TextTokeniser(after).identity():
-        sys.stderr.write(
-            "rankdiag: BEFORE and AFTER have different tokenizers; both were scored on the tokens of BEFORE\n"
-        )
-
-
-def _load(options: argparse.Namespace, path: str, adapter: str | None, *, words: bool) -> tuple[Any, Any]:
-    from rankdiag.language_models import load_language_model
-
-    with _quiet_loading(not wants_progress(options)):
-        loaded = load_language_model(
-            path,
-            revision=options.revision,
-            dtype=options.dtype,
-            device=options.device,
-            adapter=adapter,
-            trust_remote_code=options.trust_remote_code,
-            tokenizer=words,
-        )
-    return loaded.model, loaded.tokenizer
-
-
-@contextlib.contextmanager
-def _quiet_loading(quiet: bool) -> Iterator[None]:
-    """Keep the progress bars of transformers off, which would else be drawn into log files too."""
-    logging = optional("transformers.utils.logging", extra="hf", feature="loading a language model")
-    shown = logging.is_progress_bar_enabled()
-    if quiet:
-        logging.disable_progress_bar()
-    try:
-        yield
-    finally:
-        if shown:
-            logging.enable_progress_bar()
-
-
-def _encode(options: argparse.Namespace, records: list[Any], tokenizer: Any) -> EncodedPreferences:
-    from rankdiag.language_models import encode_preferences
-
-    return encode_preferences(
-        records,
-        tokenizer,
-        mode=options.mode,
-        add_eos=options.add_eos,
-        max_length=options.max_length,
-        max_prompt_length=options.max_prompt_length,
-        truncation=options.truncation,
-        columns=_column_names(options),
-    )
-
-
-def _column_names(options: argparse.Namespace) -> dict[str, str] | None:
-    if options.columns is None:
-        return None
-    entries = [entry.partition("=") for entry in options.columns.split(",")]
-    if not all(ours and theirs for ours, _, theirs in entries):
-        options.usage_error(f"argument --columns: must be OURS=THEIRS,...; got {options.columns!r}")
-    return {ours: theirs for ours, _, theirs in entries}

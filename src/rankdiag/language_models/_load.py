@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 from rankdiag._optional import optional
 from rankdiag._validate import boolean, describe, string
 
-__all__ = ["LoadedModel", "check_language_model", "load_language_model"]
+__all__ = ["LoadedModel", "check_language_model", "load_language_model", "load_sequence_classifier"]
 
 _FEATURE = "loading a language model"
 _PICKLES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
@@ -90,6 +90,60 @@ def load_language_model(
     ...     print(str(error)[:31])
     `path` must be a folder that ex
     """
+    return _load(
+        path,
+        ("AutoModelForCausalLM", "a causal language model with weights in safetensors"),
+        revision=revision,
+        dtype=dtype,
+        device=device,
+        adapter=adapter,
+        trust_remote_code=trust_remote_code,
+        attn_implementation=attn_implementation,
+        tokenizer=tokenizer,
+    )
+
+
+def load_sequence_classifier(
+    path: str | os.PathLike[str],
+    *,
+    revision: str | None = None,
+    dtype: str = "auto",
+    device: str | None = None,
+    adapter: str | os.PathLike[str] | None = None,
+    trust_remote_code: bool = False,
+    attn_implementation: str | None = None,
+    tokenizer: bool = True,
+) -> LoadedModel:
+    """Load a decoder with a linear head, an explicit reward model say; arguments and errors of `load_language_model`.
+
+    A checkpoint without the weights of its head is refused, for they would be drawn at random.
+    """
+    return _load(
+        path,
+        ("AutoModelForSequenceClassification", "a sequence classifier with weights in safetensors"),
+        revision=revision,
+        dtype=dtype,
+        device=device,
+        adapter=adapter,
+        trust_remote_code=trust_remote_code,
+        attn_implementation=attn_implementation,
+        tokenizer=tokenizer,
+    )
+
+
+def _load(
+    path: str | os.PathLike[str],
+    wanted: tuple[str, str],
+    *,
+    revision: str | None,
+    dtype: str,
+    device: str | None,
+    adapter: str | os.PathLike[str] | None,
+    trust_remote_code: bool,
+    attn_implementation: str | None,
+    tokenizer: bool,
+) -> LoadedModel:
+    """Load a model by the class of transformers and the words for it in `wanted`."""
     transformers = optional("transformers", extra="hf", feature=_FEATURE)
     torch = optional("torch", extra="hf", feature=_FEATURE)
     place = _place(path, "path")
@@ -111,8 +165,8 @@ def load_language_model(
     with torch.random.fork_rng(devices=[]):  # weights that are missing are drawn, before they are refused below
         model, found = _try(
             place,
-            "a causal language model with weights in safetensors",
-            lambda: transformers.AutoModelForCausalLM.from_pretrained(
+            wanted[1],
+            lambda: getattr(transformers, wanted[0]).from_pretrained(
                 place, dtype=kind, use_safetensors=True, output_loading_info=True, **common, **options
             ),
         )
