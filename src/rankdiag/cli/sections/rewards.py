@@ -21,8 +21,8 @@ INTRO = (
     "another. The summary says for how many images these rewards can move the policy at all. The table compares four "
     "reward models on the same answers: a judge trained on other digits, one that sees the upper half of an image, "
     "the truth with noise, and the truth made flat on half of the images, which is right about every pair and whose "
-    "lowest quantile of spread is near zero. The two plots at the end follow the policy on one image: while the "
-    "half-blind judge is obeyed, and while the truth is."
+    "lowest quantile of spread is near zero; off-policy pairs set the right name beside any other. The two plots at "
+    "the end follow the policy on one image: while the half-blind judge is obeyed, and while the truth is."
 )
 
 _ROLLOUTS = 8
@@ -69,6 +69,10 @@ def run(folder: Path) -> tuple[Result, ...]:
     names = [f"image {i}" for i in range(_ASKED.start, _ASKED.stop)]
     drawn = {name: np.take_along_axis(reward, answers, axis=1) for name, reward in models.items()}
     gold = np.take_along_axis(truth, answers, axis=1)
+    right = truth.argmax(axis=1)
+    wrong = (right + rng.integers(1, 10, len(right))) % 10
+    rows = np.arange(len(right))
+    pairs = {name: (reward[rows, right], reward[rows, wrong]) for name, reward in models.items()}
     table = RewardTable.from_array(gold, prompt_ids=names, meta={"reward": "right name of the digit"})
 
     fooled = int((upper.max(axis=1) - (upper * (truth > 0)).sum(axis=1)).argmax())
@@ -80,7 +84,7 @@ def run(folder: Path) -> tuple[Result, ...]:
             policy[fooled], truth[fooled], {judge: judged}, horizon=_HORIZON, stop=("train", 0.95)
         ),
     )
-    return (summarize(table), teacher_report(drawn, gold, bootstrap=200, rng=0), *flows)
+    return (summarize(table), teacher_report(drawn, gold, offline_pairs=pairs, bootstrap=200, rng=0), *flows)
 
 
 def _classifier(images: NDArray[Any], labels: NDArray[Any], asked: NDArray[Any]) -> NDArray[np.float64]:
