@@ -17,7 +17,7 @@ from rankdiag._document import Column, Document, Grid, KeyNumber
 from rankdiag._json import SCHEMA_VERSION, decode, encode
 from rankdiag._validate import describe, string
 
-__all__ = ["RewardTable", "as_table", "canonical_json"]
+__all__ = ["RewardTable", "as_table", "canonical_json", "hashed_prompt"]
 
 Floats = NDArray[np.float64]
 
@@ -405,6 +405,12 @@ def canonical_json(value: Any) -> str:
     return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
 
 
+def hashed_prompt(prompt: Any) -> str:
+    """Return the id of a prompt that has none: the sha1 of its canonical JSON."""
+    text = canonical_json(prompt)
+    return hashlib.sha1(text.encode("utf-8", "backslashreplace"), usedforsecurity=False).hexdigest()
+
+
 def _rebuilt(arguments: dict[str, Any]) -> RewardTable:
     return RewardTable.from_array(**arguments)
 
@@ -474,10 +480,9 @@ def _row_id(row: Mapping[str, Any], place: int) -> str:
     if "prompt" not in row:
         raise ValueError(f"`rows` must have a 'prompt_id' or a 'prompt' each; row {place} has neither")
     try:
-        text = canonical_json(row["prompt"])
+        return hashed_prompt(row["prompt"])
     except (TypeError, ValueError) as error:
         raise TypeError(f"`rows`: the prompt of row {place} must be text, or what JSON can hold; {error}") from None
-    return hashlib.sha1(text.encode("utf-8", "backslashreplace"), usedforsecurity=False).hexdigest()
 
 
 def _ranks(group: NDArray[np.int64]) -> NDArray[np.int64]:
