@@ -353,9 +353,18 @@ def error_report(
             "empirical policy of the prompt",
             n=len(p),
             skipped=skipped,
-            details={"proxy_ties": proxy_ties, "loo": loo, "truth": truth, "outputs": distinct},
+            details={
+                **{"proxy_ties": proxy_ties, "loo": loo, "truth": truth, "outputs": distinct},
+                **_told(table),
+            },
         ),
     )
+
+
+def _told(table: RewardTable | None) -> dict[str, Any]:
+    """Return what a table says of its rollouts, as far as a report can hold it."""
+    known = {} if table is None else table.meta
+    return {str(k): v for k, v in known.items() if v is None or isinstance(v, (bool, int, float, str))}
 
 
 def _weighted(p: Floats, g: Floats, logs: Any, lengths: Any, ties: Any, loo: bool) -> tuple[WeightedAccuracy, ...]:
@@ -500,7 +509,7 @@ def _explain(report: ErrorReport) -> str:
     if report.harmless_misrankings is not None:
         text += (
             f" {report.harmless_misrankings:.0%} of its misrankings ({report.harmless_pairs:.1%} of the pairs) lie "
-            "below the mean reward of their prompt and cannot attract the policy; without them it is "
+            "below the mean reward of their prompt and cannot attract the policy; with these forgiven it is "
             f"{report.harm_aware_accuracy:.1%}."
         )
     known = report.prompt_cosine[~np.isnan(report.prompt_cosine)]

@@ -34,20 +34,20 @@ class InstanceRow:
     """One policy problem; see the columns of `InstanceReport`."""
 
     name: str
-    outputs: int
     errors: int
     harmful: int
-    benign: int
     beneficial: int
-    rate: float
-    gold_rate: float
     cosine: float | None
     proxy_time: float
     gold_time: float
+    rate: float
+    gold_rate: float
     proxy_end: float
     gold_end: float
     worst_attribution: float | None
     worst_effect: float | None
+    benign: int
+    outputs: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -125,20 +125,20 @@ class InstanceReport(Table[InstanceRow]):
     judged: ClassVar[bool] = False
     columns: ClassVar[tuple[Column, ...]] = (
         Column(name="name", label="instance"),
-        Column(name="outputs"),
         Column(name="errors", doc="Outputs whose proxy reward differs from the true one."),
         Column(name="harmful"),
-        Column(name="benign"),
         Column(name="beneficial"),
-        Column(name="rate", doc="Of the true reward while the proxy is ascended, now. Below 0: ascent lowers it."),
-        Column(name="gold_rate", label="rate, truth", doc="The same while the true reward itself is ascended."),
         Column(name="cosine", doc="Of the angle between both gradients; none where one is zero."),
         Column(name="proxy_time", label="time, proxy", doc="Until the true reward reaches the level; inf if never."),
         Column(name="gold_time", label="time, truth", doc="The same while the true reward itself is ascended."),
+        Column(name="rate", doc="Of the true reward while the proxy is ascended, now. Below 0: ascent lowers it."),
+        Column(name="gold_rate", label="rate, truth", doc="The same while the true reward itself is ascended."),
         Column(name="proxy_end", label="end, proxy", doc="True reward where that flow ended."),
         Column(name="gold_end", label="end, truth", doc="True reward where that flow ended."),
         Column(name="worst_attribution", label="worst attribution", doc="Of one error; none without errors."),
         Column(name="worst_effect", label="worst effect", doc="Of one error, where it was simulated."),
+        Column(name="benign"),
+        Column(name="outputs"),
     )
 
     rows: tuple[InstanceRow, ...] = ()
