@@ -18,7 +18,7 @@ TORCH_MODULES = {
     "spectral/losses.py",
     "monitors/_reward_metric.py",
     "preference/losses.py",
-    *(f"rewards/{name}.py" for name in ("_gradient_norm", "_hf_sampler", "_model_rewards")),
+    *(f"rewards/{name}.py" for name in ("_gradient_norm", "_gradient_runs", "_hf_sampler", "_model_rewards")),
     *(f"preference/{name}.py" for name in ("_levels", "_model_pairs", "_score_pairs", "_sequences")),
     *(
         f"language_models/_{name}.py"

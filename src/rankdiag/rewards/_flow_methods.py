@@ -263,7 +263,9 @@ def _run_one(
     probs, pulls, ones, rate = np.empty_like(logits), np.empty_like(logits), np.ones_like(logits), np.array(lr)
     seen = None if watched is None else np.ascontiguousarray(watched)
     every = _steps_between_maxima(base, lr) if plain and not kl else 1
-    kept, states, due = [], [], [*counts.tolist(), -1]
+    kept: list[int] = []
+    states: list[Floats] = []
+    due = [*counts.tolist(), -1]
     count, waiting, top, reward = 0, 0, logits[0], base
     while True:
         if not waiting:  # the largest logit moves little in `every` steps: it need not be looked for in each

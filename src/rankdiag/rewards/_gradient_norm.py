@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, cast
@@ -15,14 +16,11 @@ from rankdiag._meta import Meta
 from rankdiag._result import Result
 from rankdiag._rng import as_generator
 from rankdiag._validate import boolean, choice, describe, integer
-from rankdiag.language_models import _run
-from rankdiag.language_models._along import log_probs_along
 from rankdiag.language_models._encoded import Encoded
 from rankdiag.language_models._gradients import Gradient, fold_gradients, selected_parameters
-from rankdiag.language_models._head_outputs import HeadGram, HeadPressure
 from rankdiag.language_models._model import adapt
-from rankdiag.language_models._plan import plan
 from rankdiag.rewards._estimators import squared_gradient_norm
+from rankdiag.rewards._gradient_runs import Runs, dealt, head_slopes, score_grams, slopes_along
 from rankdiag.rewards._rollouts import Rollouts
 from rankdiag.rewards._table import as_table
 
@@ -215,8 +213,9 @@ def expected_gradient_norm(
     is `squared_gradient_norm`; ``"jvp"`` averages the latter over <s_i, v> for Gaussian v. They are derived here.
 
     Cost: ``"lm_head"``: a forward, and products of distributions (one more forward for each probe of ``"jvp"``). Other
-    parameters: `groups` backward passes and two gradients in memory a prompt for ``"groups"``, k and k for ``"gram"``,
-    one forward-mode pass for each rollout and probe for ``"jvp"``.
+    parameters: a forward and a backward pass through each part and two gradients in memory for ``"groups"``, through
+    each rollout and the k gradients of a prompt for ``"gram"``, and one forward-mode pass for each rollout and probe
+    for ``"jvp"``.
 
     References
     ----------
@@ -242,7 +241,7 @@ def expected_gradient_norm(
     boolean(progress, "progress")
     generator, seed = as_generator(rng)
     values, places = _aligned(rewards, data)
-    run = _Runs(model=model, data=data, layout=layout, token_budget=token_budget, progress=progress)
+    run = Runs(model=model, data=data, layout=layout, token_budget=token_budget, progress=progress)
     at_head = isinstance(params, str) and params == "lm_head"
     if isinstance(params, str) and not at_head:
         choice(params, "params", ("lm_head", "all"))
@@ -252,9 +251,7 @@ def expected_gradient_norm(
         selected_parameters(subject, chooser)
     if how == "jvp":
         draws = (
-            _head_directions(run, directions, generator)
-            if at_head
-            else _directions(run, chooser, directions, generator)
+            head_slopes(run, directions, generator) if at_head else slopes_along(run, chooser, directions, generator)
         )
         found = _from_projections(draws, values, places, run.rows())
     elif at_head:
@@ -263,8 +260,7 @@ def expected_gradient_norm(
             grams, values, places, len(data), _deal(values, parts, generator) if how == "groups" else None
         )
     elif how == "gram":
-        grams = fold_gradients(subject, data, _gram, parameters=chooser, layout=layout, progress=progress)
-        found = _from_grams(grams, values, places, len(data), None)
+        found = _from_grams(score_grams(run, chooser, places), values, places, len(data), None)
     else:
         found = _from_parts(run, chooser, values, places, _deal(values, parts, generator))
     return _result(found, values, data, how, params, seed, directions if how == "jvp" else None)
@@ -308,76 +304,6 @@ def _deal(values: Mapping[int, Floats], parts: int, generator: np.random.Generat
 def _leave_one_out(rewards: Floats) -> Floats:
     """Return the weight of each score in the policy gradient with the mean of the others as baseline."""
     return np.asarray((rewards - rewards.mean()) / (len(rewards) - 1), dtype=np.float64)
-
-
-# --- what is run ------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class _Runs:
-    """A model and its rollouts, with how to run them."""
-
-    model: Any
-    data: Encoded
-    layout: Any
-    token_budget: int | None
-    progress: bool
-
-    def head_grams(self) -> Iterator[tuple[int, Floats]]:
-        """Yield the products of the scores of each group at the output projection; groups of one size share runs."""
-        sizes = np.bincount(self.data.group, minlength=len(self.data))
-        for size in sorted({int(sizes[g]) for g, status in enumerate(self.data.status) if status == "ok"}):
-            members = [group for group in range(len(self.data)) if sizes[group] == size]
-            outputs: list[Any] = [HeadGram()]
-            made = plan(
-                self.data, self.model, outputs, layout=self.layout, token_budget=self.token_budget, groups=members
-            )
-            for columns in _run.run(self.model, made, outputs, progress=self.progress):
-                gram = columns["head_gram"].reshape(-1, size, size)
-                yield from zip(columns.group[::size].tolist(), gram, strict=True)
-
-    def rows(self) -> NDArray[np.int64]:
-        """Return the first row of each group, and one behind the last."""
-        return np.searchsorted(self.data.group, np.arange(len(self.data) + 1))
-
-
-def _gram(gradients: Iterator[Gradient]) -> Floats:
-    flat = [torch.cat([part.flatten().double() for part in gradient]) for gradient in gradients]
-    stacked = torch.stack(flat)
-    return np.asarray((stacked @ stacked.T).cpu().numpy(), dtype=np.float64)
-
-
-def _head_directions(run: _Runs, probes: int, generator: np.random.Generator) -> Iterator[Floats]:
-    """Yield <s, v> of every row for Gaussian directions v of the output projection."""
-    head: Any = adapt(run.model, "model").head
-    if head is None:
-        raise ValueError(f"`model` must have an output projection; {describe(run.model)} has none")
-    shape = tuple(head.weight.shape)
-    for _ in range(probes):
-        direction = torch.from_numpy(generator.standard_normal(shape, dtype=np.float32))
-        outputs: list[Any] = [HeadPressure(direction.to(head.weight.device))]
-        made = plan(run.data, run.model, outputs, layout=run.layout, token_budget=run.token_budget)
-        slopes = np.full(len(run.data.response_ids), np.nan)
-        first = run.rows()
-        for columns in _run.run(run.model, made, outputs, progress=run.progress):
-            slopes[first[columns.group] + columns.slot] = columns["pressure"]
-        yield slopes
-
-
-def _directions(run: _Runs, chooser: Any, probes: int, generator: np.random.Generator) -> Iterator[Floats]:
-    """Yield <s, v> of every row for Gaussian directions v of the chosen parameters."""
-    subject = adapt(run.model, "model")
-    chosen = selected_parameters(subject, chooser)
-
-    def refuse() -> Floats:
-        raise ValueError("`estimator='jvp'` needs forward-mode derivatives, which this model does not have")
-
-    for _ in range(probes):
-        update = {
-            name: torch.from_numpy(generator.standard_normal(tuple(p.shape), dtype=np.float32)).to(p)
-            for name, p in chosen.items()
-        }
-        yield log_probs_along(subject, run.data, update, method="jvp", measure=refuse)[0]
 
 
 # --- estimates --------------------------------------------------------------------------------------------------------
@@ -451,42 +377,56 @@ def _from_projections(
 
 
 def _from_parts(
-    run: _Runs,
+    run: Runs,
     chooser: Any,
     values: Mapping[int, Floats],
     places: Mapping[int, NDArray[np.int64]],
     parts: Mapping[int, list[Any]],
 ) -> _Found:
+    """Read off the gradients of the parts of each group: each part has a forward and a backward pass of its own."""
     found = _empty(len(run.data))
     first = run.rows()
-    most = max((len(entry) for entry in parts.values()), default=1)
-    weights = np.zeros((most, len(run.data.response_ids)))
+    drawn, weights = [], []
     for group, rewards in values.items():
-        if len(rewards) >= _SMALLEST:
-            for row, members in zip(weights, parts[group], strict=False):
-                row[first[group] + places[group][members]] = _leave_one_out(rewards[members])
-
-    def fold(gradients: Iterator[Gradient]) -> tuple[float, float]:
-        total: list[torch.Tensor] = []
-        squares = 0.0
-        for gradient in gradients:
-            squares += _square(gradient)
-            total = (
-                [part.double() for part in gradient]
-                if not total
-                else [kept.add_(part) for kept, part in zip(total, gradient, strict=True)]
-            )
-        return _square(total), squares
-
+        if len(rewards) < _SMALLEST:
+            continue
+        found.squared[group] = found.trace[group] = 0.0
+        for members in parts[group]:
+            weight = _leave_one_out(rewards[members])
+            if weight.any():  # equal rewards have no gradient
+                drawn.append((group, first[group] + places[group][members]))
+                weights.append(weight)
+    if not drawn:
+        return found
     folded = fold_gradients(
-        run.model, run.data, fold, parameters=chooser, layout=run.layout, coefficients=weights, progress=run.progress
+        run.model,
+        dealt(run.data, drawn),
+        next,
+        parameters=chooser,
+        layout=run.layout,
+        coefficients=np.concatenate(weights)[None],
+        progress=run.progress,
     )
-    for group, (whole, squares) in folded:
+    for group, own in itertools.groupby(zip(drawn, folded, strict=True), key=lambda entry: entry[0][0]):
+        whole, squares = _square_of_sum(gradient for _, (_, gradient) in own)
         k, m = len(values[group]), len(parts[group])
-        if k >= _SMALLEST:
-            found.squared[group] = (whole - squares) / (m * (m - 1))
-            found.trace[group] = max(0.0, (squares - whole / m) / (m * (m - 1))) * k
+        found.squared[group] = (whole - squares) / (m * (m - 1))
+        found.trace[group] = max(0.0, (squares - whole / m) / (m * (m - 1))) * k
     return found
+
+
+def _square_of_sum(gradients: Iterator[Gradient]) -> tuple[float, float]:
+    """Return the squared norm of the sum of some gradients, and the sum of their squared norms."""
+    total: list[torch.Tensor] = []
+    squares = 0.0
+    for gradient in gradients:
+        squares += _square(gradient)
+        if total:
+            for kept, part in zip(total, gradient, strict=True):
+                kept.add_(part)
+        else:
+            total = [part.double() for part in gradient]
+    return _square(total), squares
 
 
 def _square(parts: Sequence[torch.Tensor]) -> float:
