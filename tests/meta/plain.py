@@ -390,6 +390,7 @@ ARGUMENTS: dict[str, Callable[[], Mapping[str, Any]]] = {
         "rewards": {"m": {"a": ([1.0, 2.0], [0.0, 3.0]), "b": ([1.0, 2.0], [0.0, 1.0])}},
         "groups": {"a": "in_distribution", "b": "token_shift"},
     },
+    "rankdiag.rewards.generative_rewards": lambda: {"model": model(), "data": sampled(), "yes": 10},
     "rankdiag.rewards.gradient_alignment": lambda: {
         "probs": POLICY,
         "train": [1.0, 0.5, 0.0],
@@ -404,6 +405,7 @@ ARGUMENTS: dict[str, Callable[[], Mapping[str, Any]]] = {
         "horizon": 10.0,
     },
     "rankdiag.rewards.is_hamiltonian_cycle": lambda: {"order": [0, 1, 2], "edges": [(0, 1), (1, 2), (0, 2)], "n": 3},
+    "rankdiag.rewards.jacobian_norm": lambda: {"model": model(), "rollouts": sampled(), "prefixes": 1, "iterations": 2},
     "rankdiag.rewards.low_std_fraction": lambda: {"table": REWARDS, "tau": 0.1},
     "rankdiag.rewards.normalised_reward_variance": lambda: {"table": REWARDS},
     "rankdiag.rewards.optimal_rollouts": lambda: {"pilot": REWARDS},

@@ -123,7 +123,7 @@ def margin(model, row, weight):
 @pytest.mark.parametrize("kind", ["llama", "llama_tied", "cohere"])
 def test_forecast_is_a_gradient_step_on_the_output_projection(zoo, kind):
     model = zoo.load(kind)
-    found = token_cues(model, pairs(PAIRS), pairs(OTHERS), beta=0.5, lr=3.0, gap=[0.0, 1.0, -2.0])
+    found = token_cues(model, pairs(PAIRS), evaluation=pairs(OTHERS), beta=0.5, lr=3.0, gap=[0.0, 1.0, -2.0])
     weight = model.get_output_embeddings().weight.detach().double().requires_grad_()
     slopes = [torch.autograd.grad(margin(model, row, weight), weight)[0] for row in (*PAIRS, *OTHERS)]
     factor = 3.0 * 0.25 / (1 + np.exp([0.0, 1.0, -2.0]))
@@ -146,7 +146,7 @@ def test_a_pair_widens_its_own_margin_and_masks_and_unusable_pairs_are_left_out(
     assert (np.diag(own.margin_change) > 0).all()
     masked = pairs(PAIRS)
     keep = (np.array([True, False, True]), *[None] * 5)
-    masked = token_cues(model, dataclasses.replace(masked, loss_mask=keep, fingerprint=""), pairs(OTHERS))
+    masked = token_cues(model, dataclasses.replace(masked, loss_mask=keep, fingerprint=""), evaluation=pairs(OTHERS))
     words = model.get_output_embeddings().weight.detach().double().numpy()
     chosen = response_states(model, PAIRS[0][0], PAIRS[0][1])
     chosen = ResponseStates(chosen.states[[0, 2]], chosen.tokens[[0, 2]])
@@ -160,7 +160,7 @@ def test_a_pair_widens_its_own_margin_and_masks_and_unusable_pairs_are_left_out(
         ],
         kind="pairs",
     )
-    some = token_cues(model, broken, pairs(PAIRS))
+    some = token_cues(model, broken, evaluation=pairs(PAIRS))
     assert np.isnan(some.margin_change[:, 0]).all()
     np.testing.assert_allclose(some.margin_change[:, 1], own.margin_change[:, 0], rtol=1e-4)
     assert some.meta.skipped == {"pairs of `train`": "1 cannot be used"}
@@ -182,9 +182,9 @@ def test_token_cues_refuse_by_name(zoo):
     none = encode([{"prompt_ids": [1], "chosen_ids": [], "rejected_ids": [4]}], kind="pairs")
     cases = [
         (lambda: token_cues(model, [[1]]), TypeError, "`train`"),
-        (lambda: token_cues(model, data, [[1]]), TypeError, "`evaluation`"),
+        (lambda: token_cues(model, data, evaluation=[[1]]), TypeError, "`evaluation`"),
         (lambda: token_cues(model, three), ValueError, "`train` must hold pairs"),
-        (lambda: token_cues(model, data, none), ValueError, "`evaluation` must hold at least one pair"),
+        (lambda: token_cues(model, data, evaluation=none), ValueError, "`evaluation` must hold at least one pair"),
         (lambda: token_cues(model, data, beta=0.0), ValueError, "`beta`"),
         (lambda: token_cues(model, data, lr=-1.0), ValueError, "`lr`"),
         (lambda: token_cues(model, data, gap=[0.0]), ValueError, "`gap`"),

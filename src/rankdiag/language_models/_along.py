@@ -21,7 +21,7 @@ from rankdiag.language_models._encoded import Encoded
 from rankdiag.language_models._layout import Rows, feed_plain
 from rankdiag.language_models._model import Subject, adapt, untouched
 
-__all__ = ["log_probs_along"]
+__all__ = ["load_forward_mode", "log_probs_along"]
 
 Floats = NDArray[np.float64]
 
@@ -103,7 +103,7 @@ def _checked(subject: Subject, update: Any) -> tuple[dict[str, torch.nn.Paramete
 
 
 @functools.cache
-def _load_forward_mode() -> None:
+def load_forward_mode() -> None:
     """Make the first forward-mode call of this process, which warns of a part of torch that torch itself uses."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=DeprecationWarning)
@@ -122,7 +122,7 @@ def _forward_mode(
     change = np.full(len(data.response_ids), np.nan)
     values = {name: parameter.detach() for name, parameter in parameters.items()}
     # The fused attention kernels have no forward-mode rule; the plain one has.
-    _load_forward_mode()
+    load_forward_mode()
     with untouched([subject], gradients=True), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
         for row in range(len(data.response_ids)):
             if data.status[int(data.group[row])] != "ok":

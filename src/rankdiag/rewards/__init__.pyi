@@ -44,6 +44,7 @@ from rankdiag.rewards._instance_report import instance_report as instance_report
 from rankdiag.rewards._intervals import SequentialStd as SequentialStd
 from rankdiag.rewards._intervals import StdInterval as StdInterval
 from rankdiag.rewards._intervals import std_interval as std_interval
+from rankdiag.rewards._jacobian import JacobianNorm as JacobianNorm
 from rankdiag.rewards._log_probs import ResponseLogProbs as ResponseLogProbs
 from rankdiag.rewards._log_probs import response_log_probs as response_log_probs
 from rankdiag.rewards._moments import ExactMoments as ExactMoments
@@ -88,6 +89,8 @@ from rankdiag.rewards._zero_std import low_std_fraction as low_std_fraction
 from rankdiag.rewards._zero_std import zero_std_at_k as zero_std_at_k
 from rankdiag.rewards._zero_std import zero_std_probability as zero_std_probability
 from rankdiag.rewards.from_models import expected_gradient_norm as expected_gradient_norm
+from rankdiag.rewards.from_models import generative_rewards as generative_rewards
 from rankdiag.rewards.from_models import implicit_rewards as implicit_rewards
+from rankdiag.rewards.from_models import jacobian_norm as jacobian_norm
 from rankdiag.rewards.from_models import sequence_rewards as sequence_rewards
 from rankdiag.rewards.from_models import token_cues as token_cues

@@ -1,7 +1,8 @@
-"""Rewards that models give: linear heads on hidden states, and log-probabilities against a reference."""
+"""Rewards that models give: linear heads on states, log-probabilities against a reference, the probability of yes."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import numpy as np
@@ -10,17 +11,20 @@ from numpy.typing import NDArray
 
 from rankdiag._validate import describe, integer, real
 from rankdiag.language_models import _run
+from rankdiag.language_models._checks import check_heads
+from rankdiag.language_models._context import Context, PlainOutput
 from rankdiag.language_models._encoded import Encoded
-from rankdiag.language_models._model import Subject, adapt
+from rankdiag.language_models._model import Subject, adapt, untouched
 from rankdiag.language_models._outputs import HeadReward
 from rankdiag.language_models._plan import plan
 from rankdiag.rewards._table import RewardTable
 
-__all__ = ["implicit_rewards", "sequence_rewards"]
+__all__ = ["generative_rewards", "implicit_rewards", "sequence_rewards"]
 
 Floats = NDArray[np.float64]
 Layout = Literal["auto", "plain", "packed"]
 
+_VOCABULARY = 1 << 14  # logits of one block for each response
 _HEADS = ("score", "classifier", "v_head", "reward_head", "regression_head")
 
 
@@ -178,6 +182,134 @@ def implicit_rewards(
         lengths=_lengths(data),
         meta={"reward": "implicit", "beta": factor, "reference": reference is not None},
     )
+
+
+def generative_rewards(
+    model: Any,
+    data: Encoded,
+    yes: int | Sequence[int],
+    *,
+    no: int | Sequence[int] | None = None,
+    layout: Layout = "auto",
+    token_budget: int | None = None,
+    autocast: torch.dtype | None = None,
+    progress: bool = False,
+) -> RewardTable:
+    """Rewards of a generative reward model: the probability that its next word is yes.
+
+    Parameters
+    ----------
+    model : torch.nn.Module
+        A causal language model.
+    data : Encoded
+        Responses, or pairs, each with the question that asks for the verdict behind it (as part of the response), down
+        to where the verdict would begin; encode with ``add_eos=False``.
+    yes : int or sequence of int
+        Tokens that mean yes; several (capitals, a leading space) add up. They must not be in `no`.
+    no : int or sequence of int, optional
+        Tokens that mean no: the reward is then P(yes) / (P(yes) + P(no)). None takes P(yes) among all tokens.
+    layout : {"auto", "plain", "packed"}
+        See `rankdiag.language_models.plan`.
+    token_budget : int, optional
+        See `rankdiag.language_models.plan`.
+    autocast : torch.dtype, optional
+        Lower precision for the forwards.
+    progress : bool
+        Whether to draw a progress bar.
+
+    Returns
+    -------
+    RewardTable
+        Rewards in [0, 1], one row for each group; NaN where it cannot be used.
+
+    Raises
+    ------
+    TypeError
+        If an argument has the wrong type.
+    ValueError
+        If a token is outside the vocabulary, given twice, or both yes and no, or the model has no output projection.
+
+    Notes
+    -----
+    The output projection meets the last state of each response alone. Probabilities so small that the next of them is
+    equal are ties: give `no`, or compare ln P by `rankdiag.language_models.sequence_log_probs`.
+
+    References
+    ----------
+    Zhang et al., "Generative Verifiers: Reward Modeling as Next-Token Prediction", arXiv 2408.15240; compared with
+    explicit and implicit reward models in Razin et al., arXiv 2507.07981.
+
+    Examples
+    --------
+    >>> from rankdiag.language_models import encode
+    >>> from rankdiag.rewards import generative_rewards
+    >>> from rankdiag.testing import tiny_language_model
+    >>> data = encode([{"prompt_ids": [1, 2], "responses_ids": [[3, 4, 9], [5, 9]]}], kind="responses")
+    >>> table = generative_rewards(tiny_language_model(), data, yes=10, no=11)
+    >>> table.values.shape, bool(((table.values > 0) & (table.values < 1)).all())
+    ((1, 2), True)
+    """
+    subject = adapt(model, "model")
+    _check(data)
+    if subject.head is None:
+        raise ValueError(f"`model` must have an output projection; {describe(model)} has none")
+    wanted = _tokens(yes, "yes", subject.head.size)
+    others = [] if no is None else _tokens(no, "no", subject.head.size)
+    if set(wanted) & set(others):
+        raise ValueError(f"`yes` and `no` must be different tokens; both hold {min(set(wanted) & set(others))}")
+    outputs: list[Any] = [_Verdict(wanted, others)]
+    made = plan(data, subject, outputs, layout=layout, token_budget=token_budget)
+    usable = [group for group, status in enumerate(data.status) if status == "ok"]
+    if usable:
+        with untouched([subject]):
+            check_heads(made.source, usable, [subject])
+    values = _empty(data)
+    for columns in _run.run(subject, made, outputs, autocast=autocast, progress=progress):
+        values[columns.group, columns.slot] = columns["verdict"]
+    meta = {"reward": "generative", "model": subject.name, "yes": wanted, "no": others or None}
+    return RewardTable.from_array(values, prompt_ids=data.keys, lengths=_lengths(data), meta=meta)
+
+
+class _Verdict(PlainOutput):
+    """Probability of some tokens behind the last one of each response, among all tokens or against some others."""
+
+    needs = frozenset({"states", "last"})
+    columns = ("verdict",)
+
+    def __init__(self, yes: list[int], no: list[int]) -> None:
+        self._yes, self._no = yes, no
+
+    def finish(self, acc: Any) -> Mapping[str, Any]:
+        context: Context = acc
+        head: Any = context.head
+        scores = [
+            _log_sum(torch.cat([part.double() for _, _, part in self._picked(head, context.last, tokens)], dim=1))
+            for tokens in (self._yes, self._no)
+            if tokens
+        ]
+        if not self._no:
+            whole = torch.stack([_log_sum(part.double()) for _, _, part in head.blocks(context.last, _VOCABULARY)])
+            return {"verdict": (scores[0] - _log_sum(whole.T)).exp().cpu().numpy()}
+        return {"verdict": torch.sigmoid(scores[0] - scores[1]).cpu().numpy()}
+
+    @staticmethod
+    def _picked(head: Any, states: Any, tokens: list[int]) -> Any:
+        for first, last, part in head.blocks(states, _VOCABULARY):
+            inside = [token - first for token in tokens if first <= token < last]
+            if inside:
+                yield first, last, part[:, inside]
+
+
+def _log_sum(logits: torch.Tensor) -> torch.Tensor:
+    return torch.logsumexp(logits, dim=1)
+
+
+def _tokens(value: Any, name: str, size: int) -> list[int]:
+    given = list(value) if isinstance(value, Sequence) and not isinstance(value, (str, bytes)) else [value]
+    tokens = [integer(token, name, low=0, high=size - 1) for token in given]
+    if not tokens or len(set(tokens)) != len(tokens):
+        raise ValueError(f"`{name}` must hold at least one token, each once; got {describe(str(tokens))}")
+    return tokens
 
 
 def _check(data: Any) -> None:

@@ -134,8 +134,8 @@ class TokenCues(Result):
 def token_cues(
     model: Any,
     train: Encoded,
-    evaluation: Encoded | None = None,
     *,
+    evaluation: Encoded | None = None,
     beta: float = 1.0,
     lr: float = 1.0,
     gap: Any = 0.0,
@@ -199,7 +199,7 @@ def token_cues(
     >>> from rankdiag.testing import tiny_language_model
     >>> data = encode_preferences([{"prompt_ids": [1, 2], "chosen_ids": [3, 4], "rejected_ids": [5, 6]}])
     >>> other = encode_preferences([{"prompt_ids": [1, 2], "chosen_ids": [7, 8], "rejected_ids": [9]}])
-    >>> token_cues(tiny_language_model(), data, other).cue_share.tolist()
+    >>> token_cues(tiny_language_model(), data, evaluation=other).cue_share.tolist()
     [[0.0]]
     """
     scale, step = real(beta, "beta", low=0.0, low_open=True), real(lr, "lr", low=0.0)

@@ -6,7 +6,18 @@ The engine runs the model and hands over arrays; the other modules of this room 
 from __future__ import annotations
 
 from rankdiag.rewards._gradient_norm import expected_gradient_norm
-from rankdiag.rewards._model_rewards import implicit_rewards, sequence_rewards
+from rankdiag.rewards._jacobian import jacobian_norm
+from rankdiag.rewards._model_rewards import generative_rewards, implicit_rewards, sequence_rewards
 from rankdiag.rewards._rollouts import from_sampler, score_rollouts
+from rankdiag.rewards._token_cues import token_cues
 
-__all__ = ["expected_gradient_norm", "from_sampler", "implicit_rewards", "score_rollouts", "sequence_rewards"]
+__all__ = [
+    "expected_gradient_norm",
+    "from_sampler",
+    "generative_rewards",
+    "implicit_rewards",
+    "jacobian_norm",
+    "score_rollouts",
+    "sequence_rewards",
+    "token_cues",
+]
