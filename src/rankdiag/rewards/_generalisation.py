@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any, ClassVar
 
@@ -28,6 +28,7 @@ GROUPS = ("in_distribution", "token_shift", "domain_shift")
 # margin .763 under token shift, explicit .976). They are no rule of the paper, so they give a sentence, not a verdict.
 _CUE_MARGIN = 0.8
 _CUE_DROP = 0.05
+_BESIDE = 0.08  # distance of two models in the plot, in datasets
 _MOST_DRAWS = 10**6  # of a bootstrap: 40 MB, and quantiles that no longer move
 
 
@@ -48,6 +49,8 @@ class GeneralisationCell:
     flip_rate : float or None
         Share of pairs whose order differs from that of the original wording, from or to a tie one half; None where
         there is no original.
+    gap : float
+        Mean accuracy of the model in distribution less this accuracy.
     """
 
     model: str
@@ -59,6 +62,7 @@ class GeneralisationCell:
     upper: float
     normalised_margin: float
     flip_rate: float | None
+    gap: float = 0.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -147,6 +151,7 @@ class GeneralisationReport(Table[GeneralisationCell]):
         Column(name="upper", label="upper, 95 %"),
         Column(name="normalised_margin", label="normalised margin", doc="Larger is easier to separate."),
         Column(name="flip_rate", label="flips", doc="Share of pairs in another order than in the original wording."),
+        Column(name="gap", doc="Mean accuracy of the model in distribution less this one."),
     )
 
     rows: tuple[GeneralisationCell, ...] = ()
@@ -171,12 +176,19 @@ class GeneralisationReport(Table[GeneralisationCell]):
             ),
             plots=(
                 Plot(
-                    title="Accuracy",
+                    title="Accuracy, and its interval at 95 %",
                     x_label="dataset, in the order of the table",
                     y_label="accuracy",
-                    series=tuple(_series(model, [c for c in self.rows if c.model == model]) for model in models),
+                    series=tuple(_intervals(m, i - (len(models) - 1) / 2, self.rows) for i, m in enumerate(models)),
                     lines=(ReferenceLine(axis="y", value=0.5, label="chance"),),
-                    description=f"Accuracy of {len(models)} models by dataset.",
+                    description=f"Accuracy of {len(models)} models by dataset, between both ends of its interval.",
+                ),
+                Plot(
+                    title="Normalised margin",
+                    x_label="dataset, in the order of the table",
+                    y_label="margin, in standard deviations",
+                    series=tuple(_margins(model, self.rows) for model in models),
+                    description=f"Normalised margin of {len(models)} models by dataset.",
                 ),
             ),
             notes=self.notes(),
@@ -255,6 +267,8 @@ def generalisation_report(
         for dataset in kinds
     ]
     readings = _readings(rows)
+    home = {r.model: r.accuracy for r in readings if r.group == GROUPS[0]}
+    rows = [replace(cell, gap=home[cell.model] - cell.accuracy) for cell in rows]
     differences = [
         _difference(first, second, dataset, table[first][dataset], table[second][dataset], draws, generator)
         for first, second in combinations(table, 2)
@@ -447,11 +461,24 @@ def _explain(readings: Sequence[GroupReading]) -> str:
     return " ".join(parts)
 
 
-def _series(model: str, cells: Sequence[GeneralisationCell]) -> Series:
+def _intervals(model: str, place: float, rows: Sequence[GeneralisationCell]) -> Series:
+    """Return three points a dataset, lower end, accuracy and upper end, beside those of other models."""
+    cells = [cell for cell in rows if cell.model == model]
+    return Series(
+        label=model,
+        x=[x + _BESIDE * place for x in range(len(cells)) for _ in range(3)],
+        y=[value for cell in cells for value in (cell.lower, cell.accuracy, cell.upper)],
+        kind="points",
+        names=[f"{cell.dataset}{end}" for cell in cells for end in (", lower end", "", ", upper end")],
+    )
+
+
+def _margins(model: str, rows: Sequence[GeneralisationCell]) -> Series:
+    cells = [cell for cell in rows if cell.model == model]
     return Series(
         label=model,
         x=list(range(len(cells))),
-        y=[cell.accuracy for cell in cells],
+        y=[cell.normalised_margin for cell in cells],
         kind="points",
         names=[cell.dataset for cell in cells],
     )

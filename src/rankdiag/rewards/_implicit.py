@@ -60,6 +60,15 @@ class PairReport(Result):
 
     tag: ClassVar[str] = "rewards.PairReport"
     judged: ClassVar[bool] = False
+    rule_names: ClassVar[tuple[str, ...]] = (
+        "accuracy",
+        "lower",
+        "upper",
+        "normalised_margin",
+        "bt_loss",
+        "mean_chosen",
+        "mean_rejected",
+    )
 
     accuracy: float
     accuracy_interval: tuple[float, float]
@@ -67,6 +76,16 @@ class PairReport(Result):
     bt_loss: float
     mean_chosen: float
     mean_rejected: float
+
+    @property
+    def lower(self) -> float:
+        """Lower end of the interval of the accuracy."""
+        return self.accuracy_interval[0]
+
+    @property
+    def upper(self) -> float:
+        """Upper end of the interval of the accuracy."""
+        return self.accuracy_interval[1]
 
     def document(self) -> Document:
         """Return what this result shows: the accuracy with its interval, margin, loss and means."""
