@@ -27,7 +27,7 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 _TOKENS = 2048  # of either side that meet at a time: their table of coefficients takes 32 MiB
-_BLOCK = 1 << 22  # probabilities of one block of the vocabulary, 32 MiB
+_BLOCK = 1 << 21  # probabilities of one block of the vocabulary, 16 MiB
 
 
 @dataclass(frozen=True, slots=True, eq=False, init=False, repr=False)
@@ -112,7 +112,7 @@ def token_coefficients(evaluation: ResponseStates, train: ResponseStates, unembe
     -----
     Never negative for equal tokens; for different ones possibly negative, so that a paraphrase can move the wrong
     way; `token_cue_share` says how much rests on equal tokens.
-    Time O((n_eval + n_train) V d + n_eval n_train V); 32 MiB for a block of the vocabulary beside the result.
+    Time O((n_eval + n_train) V d + n_eval n_train V); 16 MiB for a block of the vocabulary beside the result.
 
     References
     ----------
@@ -130,7 +130,7 @@ def token_coefficients(evaluation: ResponseStates, train: ResponseStates, unembe
     left, right = _response(evaluation, "evaluation"), _response(train, "train")
     words = _unembedding(unembedding, {"evaluation": [left], "train": [right]})
     refuse_size(len(left) * len(right), "evaluation", (len(left), len(right)))
-    return _coefficients(_joined([left], "evaluation", words), _joined([right], "train", words), words)
+    return _coefficients(_joined([left], "evaluation"), _joined([right], "train"), words)
 
 
 def reward_transfer(
@@ -346,10 +346,10 @@ def _sides(chosen: Any, rejected: Any, evaluation: Any, unembedding: Any) -> _Si
 
 def _tables(sides: _Sides) -> Iterator[tuple[slice, slice, _Tokens, _Tokens, Floats]]:
     """Yield rho <h, h> of some evaluated responses with some trained ones, and where these stand."""
-    trained = [_joined(part, "chosen` or `rejected", sides.words) for part in _groups([*sides.plus, *sides.minus])]
+    trained = [_joined(part, "chosen` or `rejected") for part in _groups([*sides.plus, *sides.minus])]
     row = 0
     for some in _groups(sides.watched):
-        left = _joined(some, "evaluation", sides.words)
+        left = _joined(some, "evaluation")
         rows = slice(row, row + len(left.starts))
         column = 0
         for right in trained:
@@ -370,50 +370,78 @@ def _by_response(table: Floats, left: _Tokens, right: _Tokens) -> Floats:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class _Tokens:
-    """Tokens of several responses, one after the other, each with the logarithm of its partition function."""
+    """Tokens of several responses, one after the other; `name` is the argument that they came in."""
 
     states: Floats
     tokens: Ints
     starts: Ints
-    log_norm: Floats
-
-    def probs(self, part: Floats) -> Floats:
-        return np.asarray(np.exp(self.states @ part.T - self.log_norm[:, None]), dtype=np.float64)
+    name: str
 
 
-def _coefficients(left: _Tokens, right: _Tokens, words: Any) -> Floats:
-    rho = np.asarray(left.tokens[:, None] == right.tokens, dtype=np.float64)
-    rho -= right.probs(_rows(words, left.tokens)).T
-    rho -= left.probs(_rows(words, right.tokens))
-    for part in _vocabulary(words, len(left.tokens) + len(right.tokens)):
-        rho += left.probs(part) @ right.probs(part).T
-    return rho
-
-
-def _joined(responses: Sequence[ResponseStates], name: str, words: Any) -> _Tokens:
+def _joined(responses: Sequence[ResponseStates], name: str) -> _Tokens:
     lengths = [len(response) for response in responses]
-    states = np.concatenate([response.states for response in responses])
     return _Tokens(
-        states,
+        np.concatenate([response.states for response in responses]),
         np.concatenate([response.tokens for response in responses]),
         np.cumsum([0, *lengths[:-1]]),
-        _log_norms(states, name, words),
+        name,
     )
 
 
-def _log_norms(states: Floats, name: str, words: Any) -> Floats:
-    """Return ln sum exp of the logits of each state, a block of the vocabulary at a time."""
-    top, total = np.full(len(states), -np.inf), np.zeros(len(states))
-    with np.errstate(over="ignore", invalid="ignore", divide="ignore"):  # refused below
-        for part in _vocabulary(words, len(states)):
-            logits = states @ part.T
-            peak = np.maximum(top, logits.max(axis=1))
-            total = total * np.exp(top - peak) + np.exp(logits - peak[:, None]).sum(axis=1)
-            top = peak
-        norm = np.asarray(top + np.log(total), dtype=np.float64)
-    if not np.isfinite(norm).all():
-        raise ValueError(f"`{name}` has logits beyond float64; scale the states or `unembedding` down")
-    return norm
+def _coefficients(left: _Tokens, right: _Tokens, words: Any) -> Floats:
+    """Return rho of all tokens of both sides, in one pass over the vocabulary."""
+    sides = _Softmax(left), _Softmax(right)
+    rho = np.zeros((len(left.tokens), len(right.tokens)))
+    with np.errstate(over="ignore", invalid="ignore"):  # refused below
+        for part in _vocabulary(words, len(left.tokens) + len(right.tokens)):
+            (weights, shrunk), (others, others_shrunk) = (side.take(part) for side in sides)
+            if shrunk is not None:
+                rho *= shrunk[:, None]
+            if others_shrunk is not None:
+                rho *= others_shrunk
+            rho += weights @ others.T
+    norm, other = (side.log_norm() for side in sides)
+    rho /= sides[0].total[:, None]
+    rho /= sides[1].total
+    rho += left.tokens[:, None] == right.tokens
+    logits = _rows(words, left.tokens) @ right.states.T
+    rho -= np.exp(np.subtract(logits, other, out=logits), out=logits)
+    logits = left.states @ _rows(words, right.tokens).T
+    rho -= np.exp(np.subtract(logits, norm[:, None], out=logits), out=logits)
+    return rho
+
+
+class _Softmax:
+    """Exponentials of the logits of some tokens, a block of the vocabulary at a time, below the largest logit so far.
+
+    What was summed up before is to be multiplied by exp(largest before - largest now): the probabilities are known at
+    the end, and logits are computed once.
+    """
+
+    def __init__(self, tokens: _Tokens) -> None:
+        self.tokens = tokens
+        self.top, self.total = np.full(len(tokens.states), -np.inf), np.zeros(len(tokens.states))
+
+    def take(self, part: Floats) -> tuple[Floats, Floats | None]:
+        """Return the exponentials of a block, and by what sums over earlier blocks shrink; None for not at all."""
+        logits = self.tokens.states @ part.T
+        peak = np.maximum(self.top, logits.max(axis=1))
+        logits -= peak[:, None]
+        np.exp(logits, out=logits)
+        shrunk = None if np.array_equal(peak, self.top) else np.exp(self.top - peak)
+        if shrunk is not None:
+            self.total *= shrunk
+        self.top = peak
+        self.total += logits.sum(axis=1)
+        return logits, shrunk
+
+    def log_norm(self) -> Floats:
+        """Return ln sum exp of the logits of each token."""
+        norm = np.asarray(self.top + np.log(self.total), dtype=np.float64)
+        if not np.isfinite(norm).all():
+            name = self.tokens.name
+            raise ValueError(f"`{name}` has logits beyond float64; scale the states or `unembedding` down")
+        return norm
 
 
 def _rows(words: Any, index: Any) -> Floats:
