@@ -416,6 +416,12 @@ ARGUMENTS: dict[str, Callable[[], Mapping[str, Any]]] = {
         "proxy": REWARDS,
         "gold": [row[::-1] for row in REWARDS[:2]] + [[*POLICY, 0.0]],
     },
+    "rankdiag.rewards.repair_errors": lambda: {
+        "pi0": POLICY,
+        "r_proxy": [1.0, 0.5, 0.0],
+        "r_gold": [1.0, 0.9, 0.0],
+        "horizon": 5.0,
+    },
     "rankdiag.rewards.response_log_probs": lambda: {
         "logits": np.zeros((1, 3, 4)),
         "input_ids": [[1, 2, 3]],

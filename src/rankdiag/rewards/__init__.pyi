@@ -61,11 +61,15 @@ from rankdiag.rewards._pairs import pair_weights as pair_weights
 from rankdiag.rewards._policies import EnumeratedAutoregressive as EnumeratedAutoregressive
 from rankdiag.rewards._policies import LogLinearPolicy as LogLinearPolicy
 from rankdiag.rewards._policies import TabularPolicy as TabularPolicy
+from rankdiag.rewards._repair import RepairReport as RepairReport
+from rankdiag.rewards._repair import repair_errors as repair_errors
 from rankdiag.rewards._rollouts import Rollouts as Rollouts
 from rankdiag.rewards._rollouts import Sampler as Sampler
 from rankdiag.rewards._rollouts import TableSampler as TableSampler
 from rankdiag.rewards._rollouts import from_sampler as from_sampler
 from rankdiag.rewards._rollouts import score_rollouts as score_rollouts
+from rankdiag.rewards._score import Scores as Scores
+from rankdiag.rewards._score import score as score
 from rankdiag.rewards._stream import MomentState as MomentState
 from rankdiag.rewards._summary import RewardSummary as RewardSummary
 from rankdiag.rewards._summary import summarize as summarize
@@ -92,5 +96,6 @@ from rankdiag.rewards.from_models import expected_gradient_norm as expected_grad
 from rankdiag.rewards.from_models import generative_rewards as generative_rewards
 from rankdiag.rewards.from_models import implicit_rewards as implicit_rewards
 from rankdiag.rewards.from_models import jacobian_norm as jacobian_norm
+from rankdiag.rewards.from_models import reward_function as reward_function
 from rankdiag.rewards.from_models import sequence_rewards as sequence_rewards
 from rankdiag.rewards.from_models import token_cues as token_cues

@@ -16,7 +16,7 @@ from rankdiag.rewards._attraction import error_attribution
 from rankdiag.rewards._exact import as_kernel, as_probs
 from rankdiag.rewards._flow import simulate_policy_gradient
 
-__all__ = ["ErrorRecord", "categorize_errors"]
+__all__ = ["ErrorRecord", "categorize_errors", "checked_reward", "reward_integral"]
 
 Floats = NDArray[np.float64]
 
@@ -123,7 +123,8 @@ def categorize_errors(
     reward under `pi0`, "top" within `top_tol` of the largest, else "mediocre". In order: below `prob_floor` is
     benign_II. Proxy at or below its mean: bad or over-rated is benign_I, mediocre is beneficial_I, top is
     harmful_missed. Proxy above its mean, bad and over-rated: harmful_I within `top_tol` of the largest proxy reward,
-    else harmful_II. The rest is unclassified. Time O(Y); with ``verify``, one flow for each error and one more.
+    else harmful_II. The rest is unclassified: read ``sign``. Time O(Y); with ``verify``, one flow for each error and
+    one more. To repair several errors, in the order that helps most, see `repair_errors`.
 
     References
     ----------
@@ -137,7 +138,7 @@ def categorize_errors(
     ('beneficial_I', True, 1)
     """
     policy = as_probs(as_float64(pi0, "pi0", ndim=1, expected="probabilities (Y,)"), "pi0")
-    proxy, gold = (_reward(v, n, policy.size) for v, n in ((r_proxy, "r_proxy"), (r_gold, "r_gold")))
+    proxy, gold = (checked_reward(v, n, policy.size) for v, n in ((r_proxy, "r_proxy"), (r_gold, "r_gold")))
     gram = as_kernel(kernel, "kernel", policy.size)
     way = None if verify is None else choice(verify, "verify", ("flow",))
     end = real(horizon, "horizon", low=0.0, low_open=True)
@@ -147,7 +148,7 @@ def categorize_errors(
     wrong = np.flatnonzero(np.abs(proxy - gold) > real(tol, "tol", low=0.0) * spread)
     shares = error_attribution(policy, proxy, gold, kernel=gram)
     means = _mean(policy, proxy), _mean(policy, gold)
-    base = _integral(policy, proxy, gold, gram, end) if way and wrong.size else float("nan")
+    base = reward_integral(policy, proxy, gold, gram, end) if way and wrong.size else float("nan")
     meta = Meta(
         definition="categories of reward errors; effect = integral of the true reward with the error less without",
         n=policy.size,
@@ -159,7 +160,7 @@ def categorize_errors(
         if way:
             repaired = proxy.copy()
             repaired[y] = gold[y]
-            effect = base - _integral(policy, repaired, gold, gram, end)
+            effect = base - reward_integral(policy, repaired, gold, gram, end)
         category = _category(policy[y] < floor, proxy, gold, y, means, band)
         records.append(ErrorRecord(index=y, category=category, attribution=float(shares[y]), effect=effect, meta=meta))
     return records
@@ -178,7 +179,7 @@ def _category(rare: bool, proxy: Floats, gold: Floats, y: int, means: tuple[floa
     return "unclassified"
 
 
-def _integral(policy: Floats, proxy: Floats, gold: Floats, gram: Floats | None, horizon: float) -> float:
+def reward_integral(policy: Floats, proxy: Floats, gold: Floats, gram: Floats | None, horizon: float) -> float:
     """Integrate the true reward along the flow under `proxy`, by Simpson's rule in the logarithm of 1 + time."""
     from scipy.integrate import simpson
 
@@ -193,7 +194,8 @@ def _mean(policy: Floats, reward: Floats) -> float:
     return low + float(policy @ (reward - low))  # equal rewards have exactly this mean
 
 
-def _reward(value: Any, name: str, size: int) -> Floats:
+def checked_reward(value: Any, name: str, size: int) -> Floats:
+    """Return one finite reward for each output, of a spread that float64 holds."""
     array = as_float64(value, name, ndim=1, expected=f"one reward for each of the {size} outputs")
     if array.size != size:
         raise ValueError(f"`{name}` must hold one reward for each of the {size} outputs; got shape {array.shape}")
