@@ -23,7 +23,7 @@ from rankdiag.rewards._moments import reward_moments
 from rankdiag.rewards._pairs import pair_accuracy
 from rankdiag.rewards._table import RewardTable, hashed_prompt
 
-__all__ = ["RewardBench", "RewardBenchRow", "from_rewardbench"]
+__all__ = ["RewardBench", "RewardBenchRow", "from_rewardbench", "rewardbench_pairs"]
 
 Floats = NDArray[np.float64]
 _GUARD = 1e-8  # of the published normalised margin, kept because published figures need it
@@ -214,14 +214,8 @@ def from_rewardbench(path: str | os.PathLike[str], *, rollouts: Any = None) -> R
     if rollouts is not None and not isinstance(rollouts, RewardTable):
         raise TypeError(f"`rollouts` must be a RewardTable; got {describe(rollouts)}")
     rows = _read(path)
-    version: Literal[1, 2] = 2 if "scores" in rows[0] else 1
     places = [-1] * len(rows) if rollouts is None else _places(rows, rollouts)
-    groups: dict[str, list[int]] = {}
-    for place, row in enumerate(rows):
-        for key in ("scores", "num_correct") if version == 2 else ("scores_chosen", "scores_rejected"):
-            if key not in row:
-                raise ValueError(f"`path` must be a score file of RewardBench {version}: row {place} has no {key!r}")
-        groups.setdefault(str(row.get("subset", "all")), []).append(place)
+    version, groups = _subsets(rows)
     found = []
     for name, group in groups.items():
         part = _part(name, [rows[place] for place in group], version)
@@ -248,6 +242,29 @@ def from_rewardbench(path: str | os.PathLike[str], *, rollouts: Any = None) -> R
             details={"interval": "Wilson, 95 %"},
         ),
     )
+
+
+def rewardbench_pairs(path: str | os.PathLike[str]) -> dict[str, tuple[Floats, Floats]]:
+    """Return the chosen score and the best rejected one of each comparison, by subset; errors of `from_rewardbench`.
+
+    With several right answers the worst stands for the chosen one, as there.
+    """
+    rows = _read(path)
+    version, groups = _subsets(rows)
+    parts = {name: _part(name, [rows[place] for place in group], version) for name, group in groups.items()}
+    return {name: (part.chosen, _best(part.rejected)) for name, part in parts.items()}
+
+
+def _subsets(rows: list[Mapping[str, Any]]) -> tuple[Literal[1, 2], dict[str, list[int]]]:
+    """Return the version of the benchmark, and the places of the rows of each subset."""
+    version: Literal[1, 2] = 2 if "scores" in rows[0] else 1
+    groups: dict[str, list[int]] = {}
+    for place, row in enumerate(rows):
+        for key in ("scores", "num_correct") if version == 2 else ("scores_chosen", "scores_rejected"):
+            if key not in row:
+                raise ValueError(f"`path` must be a score file of RewardBench {version}: row {place} has no {key!r}")
+        groups.setdefault(str(row.get("subset", "all")), []).append(place)
+    return version, groups
 
 
 @dataclass(frozen=True, slots=True)
