@@ -40,6 +40,55 @@ def test_stated_times(counts, times):
     np.testing.assert_allclose([found[name] for name in names], times, atol=0.06)
 
 
+def test_weights_are_shares_of_the_partial_reward():
+    verdicts = np.array([[[1, 0], [0, 1], [1, 1], [0, 0]], [[1, 0], [1, 0], [0, 0], [0, 0]]])
+    report = credit_report(verdicts, weights=[3.0, 1.0], group_sizes=(2,))
+    rewards = np.array([[0.75, 0.25, 1.0, 0.0], [0.75, 0.75, 0.0, 0.0]])
+    assert report.rms_std_partial == pytest.approx(np.sqrt(rewards.var(axis=1, ddof=1).mean()))
+    assert report.zero_std_partial["2"] == pytest.approx((0 + 1 / 3) / 2)
+    assert credit_report(verdicts, weights=[0.0, 2.0]).p_only.tolist() == [3 / 8, 1 / 8]
+
+
+@pytest.mark.parametrize(
+    ("ones", "advice"),
+    [
+        (1, "partial credit, or a schedule from partial to binary"),  # p_all * 4 < 1, whatever the groups
+        (48, "binary credit"),
+    ],
+)
+def test_advice_follows_the_rule(ones, advice):
+    verdicts = np.zeros((10, 16, 2))
+    verdicts.reshape(-1, 2)[np.random.default_rng(0).permutation(160)[:ones]] = 1
+    text = credit_report(verdicts, group_sizes=(4,)).explanation
+    assert f"; {advice}." in text
+    assert "heuristic" in text
+
+
+def test_neither_advice_where_prompts_are_all_or_nothing():
+    verdicts = np.zeros((10, 8, 2))
+    verdicts[:4] = 1
+    report = credit_report(verdicts, group_sizes=(4,))
+    assert report.zero_std_binary["4"] == 1.0
+    assert "no clear case" in report.explanation
+
+
+def test_a_class_that_never_occurs_is_left_out_and_many_are_not_simulated():
+    never = credit_report(np.array([[[1, 0], [0, 0]]]), group_sizes=(2,))
+    assert set(never.times.values()) == {np.inf}
+    assert never.partial_to_all == np.inf
+    assert np.isnan(credit_report(np.zeros((1, 2, 2)), group_sizes=(2,)).partial_to_all)
+    wide = np.random.default_rng(1).random((1, 600, 12)) < 0.5
+    assert np.isnan(list(credit_report(wide, group_sizes=(2,)).times.values())).all()
+
+
+def test_the_page_shows_shares_by_size():
+    report = credit_report(np.random.default_rng(0).random((5, 8, 2)) < 0.5)
+    (plot,) = report.document().plots
+    assert list(plot.series[0].x) == [4, 8, 16]
+    np.testing.assert_array_equal(plot.series[1].y, list(report.zero_std_partial.values()))
+    assert plot.lines[0].value == 0.8
+
+
 def test_refusals():
     with pytest.raises(ValueError, match="verdicts"):
         credit_report(np.full((1, 2, 2), 0.5))

@@ -168,6 +168,13 @@ def test_a_result_travels(model):
     found = expected_gradient_norm(model, data(), REWARDS, estimator="gram")
     assert result_from_json(found.to_json()) == found
     assert "Prompts with the smallest gradients" in found.summary()
+    page = found.document()
+    numbers = {number.label: number.value for number in page.key_numbers}
+    assert numbers["median rollouts"] == 5
+    assert numbers["median Fisher bound"] == pytest.approx(np.median(found.fisher_bound))
+    order = np.argsort(found.squared_norm, kind="stable").tolist()
+    assert [row[:2] for row in page.grids[0].rows] == [(found.keys[i], 5) for i in order]
+    assert [row[4] for row in page.grids[0].rows] == [found.reward_std[i] for i in order]
     assert "no spread of rewards" in found.explanation
     assert found.meta.ddof == 1
 

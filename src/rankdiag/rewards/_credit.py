@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankdiag._array import as_float64
-from rankdiag._document import Column, Document, Grid, KeyNumber
+from rankdiag._document import Column, Document, Grid, KeyNumber, Plot, ReferenceLine, Series
 from rankdiag._meta import Meta
 from rankdiag._result import Result
 from rankdiag._validate import describe, integer
@@ -22,6 +22,7 @@ __all__ = ["CreditReport", "credit_report"]
 Floats = NDArray[np.float64]
 
 _LEVEL, _HORIZON = 0.9, 1e6
+_DEAD = 0.8  # share of groups without spread above which binary credit is not advised: a heuristic
 _MOST_CLASSES = 512  # the flow costs the cube of their number
 
 
@@ -96,6 +97,19 @@ class CreditReport(Result):
                     title="Flow time until all are satisfied with probability 0.9",
                     columns=(Column(name="reward / kernel"), Column(name="time")),
                     rows=tuple(self.times.items()),
+                ),
+            ),
+            plots=(
+                Plot(
+                    title="Groups without spread, by size",
+                    x_label="group size",
+                    y_label="share of groups",
+                    series=tuple(
+                        Series(label=label, x=[int(size) for size in shares], y=list(shares.values()), kind="points")
+                        for label, shares in (("binary", self.zero_std_binary), ("partial", self.zero_std_partial))
+                    ),
+                    lines=(ReferenceLine(axis="y", value=_DEAD, label="above: binary credit wastes most groups"),),
+                    description=f"Expected share of groups whose rewards are all equal, at {len(sizes)} group sizes.",
                 ),
             ),
             notes=self.notes(),
@@ -230,7 +244,7 @@ def _explain(report: CreditReport) -> str:
             continue
         if report.p_all * int(size) < 1:
             advice = "partial credit, or a schedule from partial to binary"
-        elif dead < 0.8:
+        elif dead < _DEAD:
             advice = "binary credit"
         else:
             advice = "no clear case"

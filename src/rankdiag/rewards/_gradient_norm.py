@@ -55,7 +55,8 @@ class GradientNorm(Result):
     fisher_bound : ndarray of float64, shape (N,)
         reward_std * sqrt(fisher_top), which bounds the norm (up to the errors of both estimates).
     alignment : ndarray of float64, shape (N,)
-        norm / fisher_bound: how much of the spread of the rewards the parameters can use. NaN where the bound is 0.
+        norm / fisher_bound: how much of the spread of the rewards the parameters can use. NaN where the bound is 0. The
+        ratio of the true figures is in [0, 1]; noise of the norm may bring that of estimates above 1.
     snr : ndarray of float64, shape (N,)
         max(0, squared_norm) / (trace of the covariance of one rollout's term / k): below 1 the averaged gradient is
         mostly noise.
@@ -99,23 +100,35 @@ class GradientNorm(Result):
         """Return what these norms show: the flattest prompts, and norms against standard deviations."""
         known = np.flatnonzero(np.isfinite(self.squared_norm))
         order = known[np.argsort(self.squared_norm[known], kind="stable")][:_SHOWN]
-        names = ("squared_norm", "reward_std", "alignment", "snr")
-        rows = tuple((self.keys[i], *(_number(getattr(self, name)[i]) for name in names)) for i in order.tolist())
+        names = ("squared_norm", "norm", "reward_std", "fisher_bound", "alignment", "snr")
+        rows = tuple(
+            (self.keys[i], int(self.n_rollouts[i]), *(_number(getattr(self, name)[i]) for name in names))
+            for i in order.tolist()
+        )
         return Document(
             title="Policy gradient of each prompt",
             verdict=self.verdict,
             explanation=self.explanation,
             key_numbers=(
                 KeyNumber(label="prompts", value=len(self)),
+                KeyNumber(label="median rollouts", value=_median(self.n_rollouts)),
                 KeyNumber(label="median norm", value=_median(self.norm)),
                 KeyNumber(label="median reward std", value=_median(self.reward_std)),
+                KeyNumber(
+                    label="median Fisher bound",
+                    value=_median(self.fisher_bound),
+                    doc="Biased up, more so at few rollouts.",
+                ),
                 KeyNumber(label="median alignment", value=_median(self.alignment), doc="norm / Fisher bound"),
                 KeyNumber(label="median signal to noise", value=_median(self.snr)),
             ),
             grids=(
                 Grid(
                     title="Prompts with the smallest gradients",
-                    columns=tuple(Column(name=name) for name in ("prompt", *names)),
+                    columns=tuple(
+                        Column(name=name, label=name.replace("_", " ")) for name in ("prompt", "rollouts", *names)
+                    ),
+                    note="An unbiased squared norm may be negative; the norm is then 0.",
                     rows=rows,
                 ),
             ),
@@ -143,7 +156,7 @@ def _number(value: float) -> float | None:
     return float(value) if np.isfinite(value) else None
 
 
-def _median(values: Floats) -> float | None:
+def _median(values: NDArray[Any]) -> float | None:
     finite = values[np.isfinite(values)]
     return float(np.median(finite)) if len(finite) else None
 
