@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -17,10 +16,10 @@ from rankdiag._files import write_text
 from rankdiag._meta import Meta
 from rankdiag._result import Result
 from rankdiag._tabular import csv_cell, csv_line
-from rankdiag._validate import RankdiagWarning
-from rankdiag.rewards._accuracy import RankingAccuracy, ranking_accuracy, rewards_2d
+from rankdiag.rewards._accuracy import combine, log_weights, ranking_accuracy, rewards_2d
 from rankdiag.rewards._attraction import attraction
 from rankdiag.rewards._credit import CreditReport, credit_report
+from rankdiag.rewards._pair_counts import expected_reward, pair_sums
 from rankdiag.rewards._table import RewardTable
 
 __all__ = ["ErrorReport", "WeightedAccuracy", "error_report"]
@@ -346,7 +345,7 @@ def error_report(
         prompt_harm_aware=harm.per_prompt,
         prompt_rate=rate,
         prompt_cosine=cosine,
-        weighted=_weighted(p, g, log_probs, lengths, proxy_ties, loo),
+        weighted=_weighted(p, g, log_probs, lengths, proxy_ties == "half", loo),
         credit=credit,
         meta=Meta(
             definition="accuracy over pairs of rollouts of a prompt; cosine of the gradients of both rewards under the "
@@ -367,33 +366,26 @@ def _told(table: RewardTable | None) -> dict[str, Any]:
     return {str(k): v for k, v in known.items() if v is None or isinstance(v, (bool, int, float, str))}
 
 
-def _weighted(p: Floats, g: Floats, logs: Any, lengths: Any, ties: Any, loo: bool) -> tuple[WeightedAccuracy, ...]:
+def _weighted(p: Floats, g: Floats, logs: Any, lengths: Any, half: bool, loo: bool) -> tuple[WeightedAccuracy, ...]:
     """Return the accuracies under each weighting that can be computed; the effective number stands beside them."""
     found = []
     for mode in ("sequence", "length_normalised"):
         if logs is None or (mode == "length_normalised" and lengths is None):
             continue
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RankdiagWarning)  # a small effective number is in the result
-            plain, harm = (
-                ranking_accuracy(
-                    p, g, weighting=mode, log_probs=logs, lengths=lengths, proxy_ties=ties, harm_aware=aware,
-                    loo=aware and loo,
-                )
-                for aware in (False, True)
-            )  # fmt: skip
-        found.append(_as_weighted(mode, plain, harm))
+        weights = log_weights(logs, lengths, mode, p.shape)
+        plain = pair_sums(p, g, rule="drop", half=half, bar=None, loo=False, log_weights=weights)
+        harm = pair_sums(p, g, rule="drop", half=half, bar=expected_reward(p), loo=loo, log_weights=weights)
+        accuracy, _, ess = combine(plain, True, "all", False)
+        found.append(
+            WeightedAccuracy(
+                weighting=mode,
+                accuracy=accuracy,
+                harm_aware_accuracy=combine(harm, True, "all", False)[0],
+                ess=ess,
+                n_pairs=int(plain.pairs.sum()),
+            )
+        )
     return tuple(found)
-
-
-def _as_weighted(mode: str, plain: RankingAccuracy, harm: RankingAccuracy) -> WeightedAccuracy:
-    return WeightedAccuracy(
-        weighting=mode,
-        accuracy=plain.accuracy,
-        harm_aware_accuracy=harm.accuracy,
-        ess=plain.ess,
-        n_pairs=plain.n_pairs,
-    )
 
 
 def _credit(verdicts: Any, rewards: Floats) -> CreditReport:

@@ -92,6 +92,7 @@ def _check(options: argparse.Namespace, *, problems: bool) -> None:
         "--verdicts": options.verdicts,
         "--loo": options.loo,
         "--negate": options.negate,
+        "--reward-weight": options.reward_weight,
         "--num-generations": options.num_generations,
         "--split": options.split,
         "--meta": options.meta,
