@@ -434,6 +434,8 @@ ARGUMENTS: dict[str, Callable[[], Mapping[str, Any]]] = {
         "kind": "ex",
     },
     "rankdiag.rewards.rloo_gradient": lambda: {"rewards": REWARDS[0], "scores": MATRIX},
+    "rankdiag.rewards.reward_function": lambda: {"model": classifier()},
+    "rankdiag.rewards.score": lambda: {"rollouts": rollouts(), "functions": lengths_of},
     "rankdiag.rewards.score_rollouts": lambda: {"rollouts": rollouts(), "functions": lengths_of},
     "rankdiag.rewards.sequence_rewards": lambda: {"model": classifier(), "data": sampled()},
     "rankdiag.rewards.simulate_policy_gradient": lambda: {

@@ -19,7 +19,7 @@ from rankdiag.language_models._outputs import HeadReward
 from rankdiag.language_models._plan import plan
 from rankdiag.rewards._table import RewardTable
 
-__all__ = ["generative_rewards", "implicit_rewards", "sequence_rewards"]
+__all__ = ["generative_rewards", "implicit_rewards", "linear_head", "sequence_rewards"]
 
 Floats = NDArray[np.float64]
 Layout = Literal["auto", "plain", "packed"]
@@ -94,7 +94,7 @@ def sequence_rewards(
     """
     subject = adapt(model, "model")
     _check(data)
-    weight, bias = _linear_head(subject, label)
+    weight, bias = linear_head(subject, label)
     outputs: list[Any] = [HeadReward(weight, bias, pool=pool)]
     made = plan(data, subject, outputs, layout=layout, token_budget=token_budget)
     values = _empty(data)
@@ -329,7 +329,7 @@ def _lengths(data: Encoded) -> NDArray[np.int64]:
     return found
 
 
-def _linear_head(subject: Subject, label: int | None) -> tuple[torch.Tensor, torch.Tensor | None]:
+def linear_head(subject: Subject, label: int | None) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Return weight (d,) and bias of the linear head of a classifier, in float64."""
     module = next((found for name in _HEADS if (found := getattr(subject.causal, name, None)) is not None), None)
     saved = getattr(module, "modules_to_save", None)  # peft trains a copy of the head beside the original

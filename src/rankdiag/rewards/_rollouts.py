@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -311,23 +312,17 @@ def score_rollouts(
     """
     if not isinstance(rollouts, Rollouts):
         raise TypeError(f"`rollouts` must be Rollouts; got {describe(rollouts)}")
-    every = [functions] if callable(functions) else list(functions) if isinstance(functions, Sequence) else []
-    if not every or not all(callable(function) for function in every):
-        raise TypeError(f"`functions` must be a reward function, or a sequence of them; got {describe(functions)}")
-    factors = np.ones(len(every)) if weights is None else as_float64(weights, "weights", ndim=1)
-    if len(factors) != len(every):
-        raise ValueError(f"`weights` must have one entry for each of {len(every)} functions; got {len(factors)}")
-    arguments = _arguments(rollouts, columns)
-    scores = np.stack([_called(function, arguments, rollouts) for function in every])
-    summed = np.nansum(scores * factors[:, None], axis=0)
-    summed[np.isnan(scores).all(axis=0)] = np.nan
-    names = [str(getattr(function, "__name__", type(function).__name__)) for function in every]
+    every, names, factors = function_names(functions, weights)
+    arguments, count = function_arguments(rollouts, columns), sum(rollouts.sizes)
+    scores = np.stack([called(function, arguments, count) for function in every])
+    base = rollout_table(rollouts)
+    where = ~np.isnan(base.values)
     return RewardTable.from_array(
-        _as_rows(summed, rollouts),
-        log_probs=None if rollouts.log_probs is None else _as_rows(_flat(rollouts.log_probs), rollouts),
-        lengths=_lengths(rollouts),
-        gold=None if gold is None else _as_rows(_called(gold, arguments, rollouts), rollouts),
-        meta={**rollouts.meta, "reward": names[0] if len(names) == 1 else " + ".join(names)},
+        as_rows(summed(scores, factors), where),
+        log_probs=base.log_probs,
+        lengths=base.lengths,
+        gold=None if gold is None else as_rows(called(gold, arguments, count), where),
+        meta={**rollouts.meta, "reward": " + ".join(names)},
     )
 
 
@@ -385,7 +380,7 @@ def from_sampler(
     return score_rollouts(rollouts, functions, weights=weights, columns=columns, gold=gold)
 
 
-def _arguments(rollouts: Rollouts, columns: Mapping[str, Sequence[Any]] | None) -> dict[str, Any]:
+def function_arguments(rollouts: Rollouts, columns: Mapping[str, Sequence[Any]] | None) -> dict[str, Any]:
     """Return what reward functions are called with: one entry for each response."""
     sizes = rollouts.sizes
     chat = [
@@ -414,20 +409,53 @@ def _arguments(rollouts: Rollouts, columns: Mapping[str, Sequence[Any]] | None) 
     return arguments
 
 
-def _called(function: RewardFunction, arguments: Mapping[str, Any], rollouts: Rollouts) -> Floats:
-    name = str(getattr(function, "__name__", type(function).__name__))
+def function_names(functions: Any, weights: Any) -> tuple[list[RewardFunction], list[str], Floats]:
+    """Return reward functions as a list, their names and their weights."""
+    every = [functions] if callable(functions) else list(functions) if isinstance(functions, Sequence) else []
+    if not every or not all(callable(function) for function in every):
+        raise TypeError(f"`functions` must be a reward function, or a sequence of them; got {describe(functions)}")
+    for function in every:
+        if hasattr(function, "named_parameters"):
+            raise TypeError(
+                f"`functions` must not hold models; make one a function with reward_function: {describe(function)}"
+            )
+    factors = np.ones(len(every)) if weights is None else as_float64(weights, "weights", ndim=1)
+    if len(factors) != len(every):
+        raise ValueError(f"`weights` must have one entry for each of {len(every)} functions; got {len(factors)}")
+    return every, [_name(function) for function in every], np.asarray(factors, dtype=np.float64)
+
+
+def _name(function: Any) -> str:
+    while isinstance(function, functools.partial):
+        function = function.func
+    return str(getattr(function, "__name__", type(function).__name__))
+
+
+def called(function: RewardFunction, arguments: Mapping[str, Any], count: int) -> Floats:
+    """Return what a reward function gives to `count` rollouts, None as NaN; waits for an async one."""
+    name = _name(function)
     given: Any = function(**arguments)
     if inspect.isawaitable(given):
         given = _awaited(given)
-    count = sum(rollouts.sizes)
     values = given.tolist() if hasattr(given, "tolist") else given
     if isinstance(values, (str, bytes, Mapping)) or not isinstance(values, Sequence):
         raise TypeError(f"`functions`: {name} must return one reward for each response; it returned {describe(given)}")
     if len(values) != count:
         raise ValueError(f"`functions`: {name} returned {len(values)} rewards for {count} responses")
-    return np.array(
+    found = np.array(
         as_float64([np.nan if value is None else value for value in values], f"rewards of {name}", ndim=1, finite=False)
     )
+    if np.isinf(found).any():
+        place = int(np.isinf(found).argmax())
+        raise ValueError(f"`functions`: rewards of {name} contain +-inf at response {place}; None marks no reward")
+    return found
+
+
+def summed(scores: Floats, weights: Floats) -> Floats:
+    """Return the weighted sum (n,) of rewards (functions, n) over those that are there; NaN where none is."""
+    with np.errstate(over="ignore", invalid="ignore"):  # a sum beyond float64 is refused by the table
+        total = np.nansum(scores * weights[:, None], axis=0)
+    return np.asarray(np.where(np.isnan(scores).all(axis=0), np.nan, total), dtype=np.float64)
 
 
 def _awaited(given: Any) -> Any:
@@ -450,15 +478,20 @@ def _flat(rows: Any) -> Floats:
     return np.array([value for row in rows for value in row], dtype=np.float64)
 
 
-def _as_rows(flat: Floats, rollouts: Rollouts) -> Floats:
-    sizes = rollouts.sizes
-    rows = np.full((len(sizes), max(1, *sizes) if sizes else 1), np.nan)
-    begin = 0
-    for row, size in zip(rows, sizes, strict=True):
-        row[:size] = flat[begin : begin + size]
-        begin += size
+def as_rows(flat: Floats, where: NDArray[np.bool_]) -> Floats:
+    """Return one number for each rollout as rows (N, k), NaN where a prompt has fewer rollouts."""
+    rows = np.full(where.shape, np.nan)
+    rows[where] = flat
     return rows
 
 
-def _lengths(rollouts: Rollouts) -> NDArray[np.int64]:
-    return np.nan_to_num(_as_rows(_flat(rollouts.lengths), rollouts), nan=0.0).astype(np.int64)
+def rollout_table(rollouts: Rollouts) -> RewardTable:
+    """Return rollouts as a table whose rewards are all 0: what they have beside rewards, padded to rows."""
+    sizes = np.array(rollouts.sizes)
+    where = np.arange(max(1, int(sizes.max()))) < sizes[:, None]
+    return RewardTable.from_array(
+        np.where(where, 0.0, np.nan),
+        log_probs=None if rollouts.log_probs is None else as_rows(_flat(rollouts.log_probs), where),
+        lengths=np.nan_to_num(as_rows(_flat(rollouts.lengths), where), nan=0.0).astype(np.int64),
+        meta=rollouts.meta,
+    )

@@ -8,6 +8,7 @@ from __future__ import annotations
 from rankdiag.rewards._gradient_norm import expected_gradient_norm
 from rankdiag.rewards._jacobian import jacobian_norm
 from rankdiag.rewards._model_rewards import generative_rewards, implicit_rewards, sequence_rewards
+from rankdiag.rewards._reward_function import reward_function
 from rankdiag.rewards._rollouts import from_sampler, score_rollouts
 from rankdiag.rewards._token_cues import token_cues
 
@@ -17,6 +18,7 @@ __all__ = [
     "generative_rewards",
     "implicit_rewards",
     "jacobian_norm",
+    "reward_function",
     "score_rollouts",
     "sequence_rewards",
     "token_cues",
