@@ -184,7 +184,7 @@ def from_rewardbench(path: str | os.PathLike[str], *, rollouts: Any = None) -> R
     term where all right answers have one score, and 0 where that has none. With several right answers the worst stands
     for the chosen one.
 
-    The margin is the mean of |chosen minus best rejected| over the standard deviation of all scores of the subset
+    The margin is the mean of ``|chosen minus best rejected|`` over the standard deviation of all scores of the subset
     (ddof=1, plus 1e-8): that of `pair_report` for version 1.
 
     Rollouts say what a benchmark cannot: the reward variance that this reward model induces for that policy, and the
