@@ -119,7 +119,7 @@ CASES: dict[str, Any] = {
             "plain-numpy-loop": None,
             "plain-autograd-one-step-in-50": None,
             "right-hand-sides-of-a-flow": None,
-            "flow": 0.2,
+            "flow": 0.26,
             "gd": 1.0,
         },
     ),

@@ -100,15 +100,15 @@ def many_rollouts(size: int) -> Works:
 CASES: dict[str, Any] = {
     "accuracy and weighted accuracy, 2000 x 64": (
         two_figures,
-        {"plain-every-pair": None, "one-comparison-each": None, "ranking_accuracy": 0.1},
+        {"plain-every-pair": None, "one-comparison-each": None, "ranking_accuracy": 0.037},
     ),
     "the same two harm-aware too": (
         many_prompts,
-        {"plain-every-pair": None, "one-comparison-each": None, "ranking_accuracy": 0.1},
+        {"plain-every-pair": None, "one-comparison-each": None, "ranking_accuracy": 0.037},
     ),
     "four accuracies of one prompt with 4096 rollouts": (
         many_rollouts,
-        {"plain-every-pair": None, "two-sorts": None, "ranking_accuracy": 0.1},
+        {"plain-every-pair": None, "two-sorts": None, "ranking_accuracy": None},
     ),
 }
 

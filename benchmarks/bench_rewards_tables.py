@@ -11,13 +11,9 @@ import pytest
 
 from rankdiag.rewards import MomentState, RewardTable, reward_moments, summarize
 
-ROUNDS = {"rounds": 3, "iterations": 1, "warmup_rounds": 1}
+Works = dict[str, Callable[[], Any]]
+
 ROLLOUTS = 8
-
-
-def measure(benchmark: Any, work: Callable[[Any], Any], data: Any, *, goal: float = 0, baseline: bool = False) -> None:
-    benchmark.extra_info.update({"goal": goal, "baseline": baseline})
-    benchmark.pedantic(work, args=(data,), **ROUNDS)
 
 
 def prompts(size: int) -> int:
@@ -74,63 +70,46 @@ def plain_summary(table: Any) -> None:
     np.histogram(std, bins=30)
 
 
-def moments(table: Any) -> None:
-    reward_moments(table)
+def groups(make: Any, plain: Any, ours: Any, name: str) -> Any:
+    """Three works on one table that `make` returns."""
 
+    def works(size: int) -> Works:
+        table = make(size)
+        return {
+            "plain-numpy": lambda: plain(table),
+            "one-pass-over-memory": lambda: one_pass(table),
+            name: lambda: ours(table),
+        }
 
-def summary(table: Any) -> None:
-    summarize(table)
-
-
-def cases(plain: Any, ours: Any, name: str) -> Any:
-    return pytest.mark.parametrize(
-        "work",
-        [
-            pytest.param(plain, id="plain-numpy"),
-            pytest.param(one_pass, id="one-pass-over-memory"),
-            pytest.param(ours, id=name),
-        ],
-    )
-
-
-@pytest.mark.benchmark(group="moments of 10^6 x 8 rewards", timer=time.process_time)
-@cases(plain_moments, moments, "reward_moments")
-def test_moments(benchmark: Any, size: int, work: Any) -> None:
-    measure(benchmark, work, normal(size), goal=1 if work is moments else 0, baseline=work is plain_moments)
-
-
-@pytest.mark.benchmark(group="summary of 10^6 x 8 rewards", timer=time.process_time)
-@cases(plain_summary, summary, "summarize")
-def test_summary(benchmark: Any, size: int, work: Any) -> None:
-    measure(benchmark, work, normal(size), goal=1 if work is summary else 0, baseline=work is plain_summary)
-
-
-@pytest.mark.benchmark(group="summary of 10^6 x 8 verdicts, a tenth missing", timer=time.process_time)
-@cases(plain_summary, summary, "summarize")
-def test_summary_with_holes(benchmark: Any, size: int, work: Any) -> None:
-    measure(benchmark, work, binary(size), goal=1 if work is summary else 0, baseline=work is plain_summary)
+    return works, {"plain-numpy": None, "one-pass-over-memory": None, name: 3.0 if name == "MomentState" else 1.0}
 
 
 def plain_groups(rows: Any) -> None:
     """A dictionary of lists, padded by a loop."""
-    groups: dict[str, list[float]] = {}
+    found: dict[str, list[float]] = {}
     for row in rows:
-        groups.setdefault(row["prompt_id"], []).append(row["reward"])
-    width = max(map(len, groups.values()))
-    np.array([rewards + [np.nan] * (width - len(rewards)) for rewards in groups.values()])
+        found.setdefault(row["prompt_id"], []).append(row["reward"])
+    width = max(map(len, found.values()))
+    np.array([rewards + [np.nan] * (width - len(rewards)) for rewards in found.values()])
 
 
-def records(rows: Any) -> None:
-    RewardTable.from_records(rows)
+def one_loop(rows: Any) -> None:
+    """Look at each record once."""
+    for row in rows:
+        row["prompt_id"], row["reward"]
 
 
-@pytest.mark.benchmark(group="table of size x 256 records", timer=time.process_time)
-@pytest.mark.parametrize(
-    "work", [pytest.param(plain_groups, id="plain-dictionary"), pytest.param(records, id="from_records")]
-)
-def test_records(benchmark: Any, size: int, work: Any) -> None:
+def records(size: int) -> Works:
     rows = [{"prompt_id": f"p{index % (32 * size)}", "reward": float(index % 3)} for index in range(256 * size)]
-    measure(benchmark, work, rows, goal=2 if work is records else 0, baseline=work is plain_groups)
+
+    def ours() -> None:
+        RewardTable.from_records(rows)
+
+    return {
+        "plain-dictionary": lambda: plain_groups(rows),
+        "one-loop-over-records": lambda: one_loop(rows),
+        "from_records": ours,
+    }
 
 
 def streamed(table: Any) -> None:
@@ -146,7 +125,27 @@ def plain_variance(table: Any) -> None:
     table.max()
 
 
-@pytest.mark.benchmark(group="8 x 10^6 rewards streamed in 64 parts", timer=time.process_time)
-@cases(plain_variance, streamed, "MomentState")
-def test_stream(benchmark: Any, size: int, work: Any) -> None:
-    measure(benchmark, work, normal(size), goal=3 if work is streamed else 0, baseline=work is plain_variance)
+def moments(table: Any) -> None:
+    reward_moments(table)
+
+
+def summary(table: Any) -> None:
+    summarize(table)
+
+
+CASES: dict[str, Any] = {
+    "moments of 10^6 x 8 rewards": groups(normal, plain_moments, moments, "reward_moments"),
+    "summary of 10^6 x 8 rewards": groups(normal, plain_summary, summary, "summarize"),
+    "summary of 10^6 x 8 verdicts, a tenth missing": groups(binary, plain_summary, summary, "summarize"),
+    "table of size x 256 records": (
+        records,
+        {"plain-dictionary": None, "one-loop-over-records": None, "from_records": 2.0},
+    ),
+    "8 x 10^6 rewards streamed in 64 parts": groups(normal, plain_variance, streamed, "MomentState"),
+}
+
+
+@pytest.mark.benchmark(timer=time.process_time)
+@pytest.mark.parametrize(("group", "name"), [(group, name) for group in CASES for name in CASES[group][1]])
+def test_tables(benchmark: Any, compare: Any, group: str, name: str) -> None:
+    compare(benchmark, CASES, group, name)

@@ -1,46 +1,70 @@
-"""Peak memory of summaries of rewards in multiples of the table, each in a process of its own.
+"""Peak memory of the rewards room beside plain code, each work in a process of its own.
 
-``python benchmarks/rewards_memory.py`` makes 10^6 prompts of 8 rewards (64 MB). Printed is the peak of resident memory
-above that before the call (``VmHWM`` of Linux), over the size of the table, which itself is not counted: add 1 for it.
+``python benchmarks/rewards_memory.py [part of a group's name ...]`` takes groups of ``bench_rewards_*.py`` at full size.
+What a work imports and allocates once is called before, at a small size. Printed is the peak of resident memory above
+that before the call (``VmHWM`` of Linux), in MiB; for tables of 10^6 x 8 rewards also over the size of the table (61
+MiB), which itself is not counted: add 1 for it.
 """
 
 from __future__ import annotations
 
+import importlib
 import os
 import subprocess
 import sys
+from pathlib import Path
 
-_SCRIPT = """
-import pathlib
-import numpy as np
-from rankdiag.rewards import reward_moments, summarize
-def status(name):
-    lines = dict(line.split(":", 1) for line in pathlib.Path("/proc/self/status").read_text().splitlines())
+MIB = 1 << 20
+TABLE = 8 * 8e6 / MIB
+GROUPS = {
+    "pairs": ("accuracy and weighted accuracy", "four accuracies of one prompt"),
+    "tables": ("moments of", "summary of"),
+    "prompts": ("800000 rewards",),
+    "transfer": ("transfer, 16", "transfer, 8"),
+    "models": ("log-probabilities", "8 prompts of 256", "squared gradient norms"),
+}
+
+
+def status(name: str) -> int:
+    lines = dict(line.split(":", 1) for line in Path("/proc/self/status").read_text(encoding="utf-8").splitlines())
     return int(lines[name].split()[0]) * 1024
-def plain(table):
-    return [f(table, axis=1) for f in (np.nanmean, np.nanvar, np.nanstd, np.nanmin, np.nanmax)]
-table = np.random.default_rng(0).random((1_000_000, 8))
-if {holes}:
-    table.reshape(-1)[::10] = np.nan
-for work in (summarize, reward_moments, plain):
-    work(table[:100])  # what is imported and allocated once
-pathlib.Path("/proc/self/clear_refs").write_text("5")  # forgets the peak so far
-before = status("VmRSS")
-{work}(table)
-print(f"{{(status('VmHWM') - before) / table.nbytes:.2f}}")
-"""
+
+
+def child(module: str, group: str, name: str) -> None:
+    """Print the peak of one work in bytes."""
+    import torch
+
+    torch.set_num_threads(1)
+    make, _ = importlib.import_module(f"bench_rewards_{module}").CASES[group]
+    make(128)[name]()
+    work = make(1024)[name]
+    Path("/proc/self/clear_refs").write_text("5", encoding="utf-8")  # forgets the peak so far
+    before = status("VmRSS")
+    work()
+    print(status("VmHWM") - before)
 
 
 def main() -> None:
-    for holes in (False, True):
-        for work in ("summarize", "reward_moments", "plain"):
-            script = _SCRIPT.format(holes=holes, work=work)
-            environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-            done = subprocess.run(
-                [sys.executable, "-c", script], capture_output=True, text=True, check=False, env=environment
-            )
-            name = f"{work}{', a tenth missing' if holes else ''}"
-            print(f"{name:40s} {done.stdout.strip() or done.stderr[-300:]} x the table")
+    if sys.argv[1:2] == ["--child"]:
+        child(*sys.argv[2:])
+        return
+    wanted = sys.argv[1:]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+    for module, parts in GROUPS.items():
+        cases = importlib.import_module(f"bench_rewards_{module}").CASES
+        for group, (_, names) in cases.items():
+            if not any(part in group for part in parts) or (wanted and not any(part in group for part in wanted)):
+                continue
+            print(group)
+            for name in names:
+                command = [sys.executable, __file__, "--child", module, group, name]
+                done = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+                if done.returncode:
+                    print(f"  {name:34s} {done.stderr[-300:]}")
+                    continue
+                peak = int(done.stdout) / MIB
+                share = f"  {peak / TABLE:6.2f} x the table" if module == "tables" else ""
+                print(f"  {name:34s} {peak:8.1f} MiB{share}", flush=True)
 
 
 if __name__ == "__main__":
