@@ -492,7 +492,7 @@ def _accuracy_grid(report: ErrorReport) -> Grid:
             Column(name="effective pairs"),
         ),
         rows=tuple(rows),
-        note="" if all(w.reliable for w in report.weighted) else "Few effective pairs: ignore these weighted figures.",
+        note=f"Too few effective pairs: ignore the figures under {poor} weighting." if (poor := _poor(report)) else "",
     )
 
 
@@ -514,7 +514,11 @@ def _explain(report: ErrorReport) -> str:
             text += f" Over all prompts together the cosine is {report.alignment:.2f}."
     else:
         text += " No prompt has two rollouts that differ in both rewards, so that no direction can be read."
-    poor = [w.weighting.replace("_", " ") for w in report.weighted if not w.reliable]
-    if poor:
-        text += f" Too few pairs carry the weight under {' and '.join(poor)} weighting: ignore those figures."
+    if poor := _poor(report):
+        text += f" Too few pairs carry the weight under {poor} weighting: ignore those figures."
     return text
+
+
+def _poor(report: ErrorReport) -> str:
+    """Return the weightings whose figures say nothing."""
+    return " and ".join(w.weighting.replace("_", " ") for w in report.weighted if not w.reliable)

@@ -385,16 +385,18 @@ def _error_grid(errors: Sequence[InstanceError]) -> tuple[Grid, ...]:
 
 
 def _plot(name: str, curves: Sequence[InstanceCurve], level: float | None) -> Plot:
-    labels = {"proxy": "proxy ascended", "gold": "true reward ascended"}
-    mine = [curve for curve in curves if curve.instance == name]
+    mine = {curve.ascended: curve for curve in curves if curve.instance == name}
+    lines = [("proxy ascended", mine["proxy"]), ("true reward ascended", mine["gold"])]
+    if mine["proxy"].values == mine["gold"].values:
+        lines = [("either ascended", mine["gold"])]
     return Plot(
         title=f"True reward of {name}",
         x_label="time of the flow",
         y_label="mean true reward",
         x_scale="log",
         series=tuple(
-            Series(label=labels[curve.ascended], x=curve.times[1:], y=curve.values[1:]) for curve in mine
-        ),  # time 0 has no place on a log scale
+            Series(label=label, x=curve.times[1:], y=curve.values[1:]) for label, curve in lines
+        ),  # not time 0
         lines=(ReferenceLine(axis="y", value=level, label=f"level {level:g}"),) if level is not None else (),
         description=f"The true reward of {name} while the proxy and while the true reward is ascended.",
     )
