@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from typing import Any
 
 import numpy as np
@@ -10,7 +11,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oracles.rewards_audit import ranking_oracle
-from rankdiag.rewards import _pair_counts, pair_accuracy, ranking_accuracy
+from rankdiag.rewards import (
+    RewardNormalizer,
+    RewardTable,
+    _pair_counts,
+    c4_factor,
+    exact_reward_moments,
+    normalised_reward_variance,
+    pair_accuracy,
+    ranking_accuracy,
+    reward_moments,
+    std_interval,
+    summarize,
+    zero_std_at_k,
+)
 
 nan = float("nan")
 
@@ -219,3 +233,67 @@ def test_one_against_many_weighs_by_the_sum_over_the_rejected(seed: int, mode: A
         lengths_chosen=n, lengths_rejected=m[:, :1],
     )  # fmt: skip
     assert narrow == column
+
+
+# --- tables ---
+
+
+def test_ids_that_differ_in_their_type_alone_are_not_merged() -> None:
+    rows = [{"prompt_id": 1, "reward": 0.0}, {"prompt_id": np.int64(1), "reward": 1.0}]
+    assert RewardTable.from_records(rows).values.tolist() == [[0.0, 1.0]]
+    with pytest.raises(ValueError, match="row 2 has the 'prompt_id' '1', which an earlier row has as a number"):
+        RewardTable.from_records([*rows, {"prompt_id": "1", "reward": 2.0}])
+    with pytest.raises(ValueError, match="row 1 has the 'prompt_id' 7, which an earlier row has as text"):
+        RewardTable.from_records([{"prompt_id": "7", "reward": 0.0}, {"prompt_id": 7, "reward": 0.0}])
+
+
+def test_prompts_without_an_id_have_the_hash_of_their_canonical_json() -> None:
+    """Keys sorted, no spaces, characters as they are, UTF-8: by hashlib alone."""
+    text = '[{"a":1.5,"content":"h\u00e9 \u4f60","role":"user"}]'
+    wanted = hashlib.sha1(text.encode("utf-8")).hexdigest()
+    rows = [
+        {"prompt": [{"role": "user", "content": "h\u00e9 \u4f60", "a": 1.5}], "reward": 1.0},
+        {"prompt": "plain", "reward": 2.0},
+        {"prompt": [{"a": 1.5, "content": "h\u00e9 \u4f60", "role": "user"}], "reward": 3.0},
+    ]
+    table = RewardTable.from_records(rows)
+    assert table.prompt_ids == (wanted, hashlib.sha1(b'"plain"').hexdigest())
+    np.testing.assert_array_equal(table.values, [[1.0, 3.0], [2.0, nan]])
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: RewardTable.from_array([[0.0, 1.0], [np.inf, 2.0]]), "rewards contain .-inf at row 1, column 0"),
+        (lambda: reward_moments([[0.0, 1.0], [0.0, -np.inf]]), "rewards contain .-inf at row 1, column 1"),
+        (lambda: ranking_accuracy([[0.0, np.inf]], [[0.0, 1.0]]), "rewards contain .-inf at row 0, column 1"),
+        (lambda: pair_accuracy([0.0], [[1.0, np.inf]]), "rewards contain .-inf at row 0, column 1"),
+        (lambda: pair_accuracy([0.0, np.inf], [1.0, 1.0]), "`chosen`.*rewards contain .-inf at row 1"),
+        (lambda: ranking_accuracy([[0.0, 1.0]], [[0.0]]), r"gold rewards must align .* got \(1, 1\) and \(1, 2\)"),
+        (lambda: zero_std_at_k([[1.0, 2.0, nan]], 3), "exceeds the 2 valid rollouts of prompt 0"),
+        (lambda: std_interval([0.0, 2.0], reward_range=(0, 1)), r"`reward_range` \[0, 1\] must contain all rewards"),
+        (lambda: exact_reward_moments([[0.5, 0.6]], [[1.0, 2.0]]), r"must sum to 1 .*got 1\.1"),
+        (lambda: normalised_reward_variance([[1.0, 1.0]]), "all rewards identical"),
+        (lambda: RewardNormalizer.fit([[1.0, 1.0]]), "all rewards identical"),
+        (lambda: ranking_accuracy([[0.0, 1.0]], [[1.0, 1.0]]), "all gold rewards tie: accuracy is undefined"),
+    ],
+)
+def test_errors_say_what_is_wrong_and_where(call: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=words):
+        call()
+
+
+def test_published_micro_figures() -> None:
+    table = [[0.0, 1.0, 1.0, 0.0], [1.0, 1.0, 1.0, 1.0]]
+    found = summarize(table)
+    assert found.pooled_mean == 0.75
+    assert round(found.pooled_std**2, 6) == 0.214286
+    assert round(found.normalised_variance, 6) == 0.777778
+    fit = RewardNormalizer.fit(table)
+    assert (fit.shift, fit.scale) == (-0.75, pytest.approx(1 / np.sqrt(1.5 / 7 + 1e-8), rel=1e-15))
+    assert fit.transform(2.0) == pytest.approx(1.25 * fit.scale, rel=1e-15)
+    assert [round(c4_factor(k), 6) for k in (2, 4, 8, 10, 16)] == [0.797885, 0.921318, 0.965030, 0.972659, 0.983484]
+    assert c4_factor(10**6) == pytest.approx(1 - 1 / (4e6 - 3), rel=1e-9)
+    radii = [std_interval(np.arange(n) % 2, reward_range=(0, 1)).radius for n in (10, 64, 256, 1024)]
+    assert [round(r, d) for r, d in zip(radii, (3, 3, 3, 4), strict=True)] == [0.816, 0.308, 0.153, 0.0765]
+    assert round(std_interval([1.0] * 1000, method="binary_exact", reward_range=(0, 1)).upper, 4) == 0.0546

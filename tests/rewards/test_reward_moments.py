@@ -149,7 +149,7 @@ def test_large_rewards_whose_differences_fit():
 @pytest.mark.parametrize(
     ("error", "words", "values", "options"),
     [
-        (ValueError, r"`values` must be finite.*at \(1, 0\)", [[0.0, 1.0], [np.inf, 1.0]], {}),
+        (ValueError, r"`values` must be finite.*at row 1, column 0", [[0.0, 1.0], [np.inf, 1.0]], {}),
         (ValueError, "`values`", 3.0, {}),
         (ValueError, "`values`", [], {}),
         (ValueError, "`values`", [[], []], {}),

@@ -256,7 +256,8 @@ def _array(values: Any) -> Floats:
     array = as_float64(values, "values", min_ndim=1, finite=False, expected="rewards, rollouts along the last axis")
     if np.isinf(array).any():
         place = tuple(int(axis[0]) for axis in np.nonzero(np.isinf(array)))
-        raise ValueError(f"`values` must be finite, or NaN where unscorable; got +-inf at {place}")
+        where = f"row {place[0]}, column {place[1]}" if len(place) == 2 else f"{place}"
+        raise ValueError(f"`values` must be finite, or NaN where unscorable; rewards contain +-inf at {where}")
     return np.asarray(array, dtype=np.float64)
 
 

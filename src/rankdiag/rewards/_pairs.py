@@ -322,7 +322,9 @@ def _credits(c: Floats, r: Floats, rule: str, bar: Floats | None) -> Floats:
 def _rewards(value: Any, name: str, ndim: int | None) -> Floats:
     array: Floats = as_float64(value, name, ndim=ndim, finite=False, expected="rewards of responses")
     if np.isinf(array).any():
-        raise ValueError(f"`{name}` must hold finite rewards or NaN; got +-inf")
+        place = [int(axis[0]) for axis in np.nonzero(np.isinf(array))]
+        where = f"row {place[0]}" + (f", column {place[1]}" if len(place) > 1 else "")
+        raise ValueError(f"`{name}` must hold finite rewards or NaN; rewards contain +-inf at {where}")
     return array
 
 

@@ -159,7 +159,8 @@ class RewardTable:
         TypeError
             If a row is no mapping, or holds something that is no number.
         ValueError
-            If there is no row, a row lacks a field that others have, or a reward is infinite.
+            If there is no row, a row lacks a field that others have, a reward is infinite, or ids differ in their type
+            alone.
 
         Examples
         --------
@@ -171,6 +172,7 @@ class RewardTable:
         if isinstance(rows, (str, bytes, Mapping)) or not isinstance(rows, Iterable):
             raise TypeError(f"`rows` must be records, one for each rollout; got {describe(rows)}")
         places: dict[str, int] = {}
+        texts: dict[str, bool] = {}
         group: list[int] = []
         columns: dict[str, list[Any]] = {"reward": []}
         for place, row in enumerate(rows):
@@ -178,7 +180,14 @@ class RewardTable:
                 raise TypeError(f"`rows` must hold mappings; row {place} is {describe(row)}")
             if place == 0:
                 columns |= {name: [] for name in ("log_prob", "length", "gold") if name in row}
-            group.append(places.setdefault(_row_id(row, place), len(places)))
+            key = _row_id(row, place)
+            group.append(places.setdefault(key, len(places)))
+            text = isinstance(row.get("prompt_id"), (str, type(None)))
+            if texts.setdefault(key, text) != text:
+                raise ValueError(
+                    f"`rows`: row {place} has the 'prompt_id' {row['prompt_id']!r}, which an earlier row has as "
+                    f"{'text' if texts[key] else 'a number'}; make all of them texts"
+                )
             for name, entries in columns.items():
                 if name not in row:
                     raise ValueError(f"`rows`: row {place} has no {name!r}, which row 0 has")
@@ -437,8 +446,9 @@ def _rewards(value: Any, name: str, *, infinite: bool = False) -> Floats:
     bad = np.isposinf(array) if infinite else np.isinf(array)
     if bad.any():
         place = [int(axis[0]) for axis in np.nonzero(bad)]
+        kind = "log-probabilities" if infinite else "rewards"
         where = f"at row {place[0]}, column {place[1]}" if len(place) == 2 else f"at {tuple(place)}"
-        raise ValueError(f"`{name}` must be finite, or NaN where there is none; it has +-inf {where}")
+        raise ValueError(f"`{name}` must be finite, or NaN where there is none; {kind} contain +-inf {where}")
     return np.asarray(array, dtype=np.float64)
 
 
