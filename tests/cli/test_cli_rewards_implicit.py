@@ -171,7 +171,7 @@ def test_files_of_rewardbench_are_scores(folder: Path, capsys: pytest.CaptureFix
 def test_gates_on_real_columns(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(folder, "--rewards wide.csv --seed 0", "--fail-on", "gap > 0.99", "--fail-on", "accuracy < 0.01") == 0
     assert call(folder, "--rewards wide.csv --seed 0", "--fail-on", "accuracy < 0.8") == 1
-    assert "accuracy" in capsys.readouterr().err
+    assert "rankdiag: --fail-on: im on fr: accuracy" in capsys.readouterr().err
     assert call(folder, "--rewards wide.csv --seed 0", "--fail-on", "flip_rate > 0.999") == 0
     assert "4 rows have no flip_rate" in capsys.readouterr().err
 

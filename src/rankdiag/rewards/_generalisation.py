@@ -64,6 +64,11 @@ class GeneralisationCell:
     flip_rate: float | None
     gap: float = 0.0
 
+    @property
+    def name(self) -> str:
+        """What a finding calls this cell."""
+        return f"{self.model} on {self.dataset}"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GroupReading:
