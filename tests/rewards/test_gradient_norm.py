@@ -150,6 +150,19 @@ def test_a_shift_of_rewards_changes_nothing_and_a_scale_squares(model):
     np.testing.assert_allclose(scaled.alignment, base.alignment, rtol=1e-8)
 
 
+@pytest.mark.parametrize("level", [0.1, 0.7, 1 / 3])  # the mean of seven of them is not this number
+@pytest.mark.parametrize("params", ["lm_head", lambda name, parameter: "mixing" in name])
+def test_equal_rewards_have_no_gradient_and_no_noise(model, level, params):
+    assert level == 1 / 3 or np.mean([level] * 7) != level
+    seven = encode([{"prompt_ids": [1], "responses_ids": [[token] for token in range(3, 10)]}], kind="responses")
+    for estimator in ("groups", "gram", "jvp"):
+        found = expected_gradient_norm(
+            model, seven, [[level] * 7], params=params, estimator=estimator, groups=2, probes=1, rng=0
+        )
+        assert found.squared_norm.tolist() == found.reward_std.tolist() == [0.0]
+        assert np.isnan(found.snr[0])
+
+
 def test_the_model_is_left_as_it_was(model):
     import torch
 

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from rankdiag._array import as_float64
 from rankdiag._validate import describe
 
-__all__ = ["rloo_gradient", "squared_gradient_norm"]
+__all__ = ["centred", "rloo_gradient", "squared_gradient_norm"]
 
 Floats = NDArray[np.float64]
 
@@ -61,7 +61,7 @@ def rloo_gradient(rewards: Any, scores: Any) -> NDArray[np.float64]:
     if len(s) != len(r):
         raise ValueError(f"`scores` must have one row for each of {len(r)} rollouts; got {len(s)}")
     with np.errstate(over="ignore", invalid="ignore"):
-        gradient: Floats = _weights(r) @ s / (len(r) - 1)
+        gradient: Floats = centred(r) @ s / (len(r) - 1)
     _finite(gradient, "rewards` and `scores")
     return gradient
 
@@ -118,7 +118,7 @@ def squared_gradient_norm(rewards: Any, gram: Any) -> float:
     if not unlike <= _SYMMETRY * float(np.abs(matrix).max()):
         raise ValueError("`gram` must be symmetric; it is not. Pass scores @ scores.T")
     # Rewards may be moved freely; centred ones keep the sums below from cancelling.
-    w = _weights(r)
+    w = centred(r)
     _finite(w, "rewards")
     size, scale = float(np.abs(w).max()), float(np.abs(matrix).max())
     if size == 0.0 or scale == 0.0:
@@ -136,7 +136,7 @@ def squared_gradient_norm(rewards: Any, gram: Any) -> float:
     return float(value)
 
 
-def _weights(rewards: Floats) -> Floats:
+def centred(rewards: Floats) -> Floats:
     """Return rewards minus their mean, exactly 0 where all are equal."""
     with np.errstate(over="ignore", invalid="ignore"):
         gap = rewards - rewards.min()

@@ -19,7 +19,7 @@ from rankdiag._validate import boolean, choice, describe, integer
 from rankdiag.language_models._encoded import Encoded
 from rankdiag.language_models._gradients import Gradient, fold_gradients, selected_parameters
 from rankdiag.language_models._model import adapt
-from rankdiag.rewards._estimators import squared_gradient_norm
+from rankdiag.rewards._estimators import centred, squared_gradient_norm
 from rankdiag.rewards._gradient_runs import Runs, dealt, head_slopes, score_grams, slopes_along
 from rankdiag.rewards._rollouts import Rollouts
 from rankdiag.rewards._table import as_table
@@ -223,7 +223,10 @@ def expected_gradient_norm(
     The squared norm of an averaged gradient is biased up by its variance; all three estimators here are unbiased over
     the draw of rollouts, and may be negative. With s_i the gradient of ln pi(y_i | x): ``"groups"`` is
     (||sum_g G_g||^2 - sum_g ||G_g||^2) / (m (m - 1)) with G_g the leave-one-out policy gradient of part g; ``"gram"``
-    is `squared_gradient_norm`; ``"jvp"`` averages the latter over <s_i, v> for Gaussian v. They are derived here.
+    is `squared_gradient_norm`; ``"jvp"`` averages the latter over <s_i, v> for Gaussian v, unbiased for any number of
+    them; all prompts share the directions, so their errors do too: few probes do not average out over prompts. They are
+    derived here. Read them with the standard deviation: below .01 to .05 of the reward range, with a mean far from the
+    best reward, a prompt will not be learned by reinforcement; finetune on examples of some of them first.
 
     Cost: ``"lm_head"``: a forward, and products of distributions (one more forward for each probe of ``"jvp"``). Other
     parameters: a forward and a backward pass through each part and two gradients in memory for ``"groups"``, through
@@ -316,7 +319,7 @@ def _deal(values: Mapping[int, Floats], parts: int, generator: np.random.Generat
 
 def _leave_one_out(rewards: Floats) -> Floats:
     """Return the weight of each score in the policy gradient with the mean of the others as baseline."""
-    return np.asarray((rewards - rewards.mean()) / (len(rewards) - 1), dtype=np.float64)
+    return np.asarray(centred(rewards) / (len(rewards) - 1), dtype=np.float64)
 
 
 # --- estimates --------------------------------------------------------------------------------------------------------
@@ -365,7 +368,7 @@ def _from_grams(
 def _noise(rewards: Floats, gram: Floats) -> float:
     """Return the trace of the covariance of (r_i - mean of the others) s_i over the rollouts."""
     k = len(rewards)
-    factors = (rewards - rewards.mean()) * (k / (k - 1))
+    factors = centred(rewards) * (k / (k - 1))
     return max(0.0, float((factors**2 @ np.diag(gram) - factors @ gram @ factors / k) / (k - 1)))
 
 
