@@ -139,6 +139,17 @@ def _parts(source: Any) -> list[Mapping[str, Any]]:
     return [_columns(source)]
 
 
+def log_columns(source: str | os.PathLike[str]) -> tuple[str, ...]:
+    """Return the columns of the reward functions in a log of completions.
+
+    Raises
+    ------
+    MissingExtraError, FileNotFoundError, ValueError
+        As `from_trl_log`.
+    """
+    return tuple(name for name in _parts(source)[0] if name not in _OWN)
+
+
 def _step(path: Path) -> tuple[int, str]:
     digits = path.stem.rpartition("_")[2]
     return (int(digits) if digits.isdecimal() else -1, path.name)

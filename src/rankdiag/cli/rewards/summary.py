@@ -1,0 +1,52 @@
+"""``rankdiag rewards summary``: whether the rewards of a file of rollouts can move a policy."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from rankdiag.cli._output import add_output_arguments, check_output, deliver
+from rankdiag.cli.rewards._input import FILES, add_table_arguments, read_table
+
+__all__ = ["add_arguments"]
+
+
+def add_arguments(commands: Any) -> None:
+    """Add the sub-command and its arguments."""
+    parser = commands.add_parser(
+        "summary",
+        help="whether these rewards can move a policy, and for how many prompts they cannot",
+        description="Summarise rewards of rollouts: how far they can move a policy, and how many prompts give nothing.",
+        allow_abbrev=False,
+    )
+    parser.add_argument("table", metavar="TABLE", help=FILES)
+    add_table_arguments(parser)
+    group = parser.add_argument_group("figures")
+    group.add_argument(
+        "--tau", type=float, action="append", metavar="X", help="a standard deviation that counts as flat; repeatable"
+    )
+    group.add_argument("--ci", type=float, default=0.95, metavar="LEVEL", help="level of intervals (default 0.95)")
+    group.add_argument("--bootstrap", type=int, default=0, metavar="B", help="resamples of prompts instead of t")
+    group.add_argument("--seed", type=int, metavar="N", help="of the resamples")
+    group.add_argument("--r-max", type=float, metavar="X", help="the best reward (default the highest of the table)")
+    group.add_argument("--margin", type=float, metavar="X", help="how far below it is far (default a quarter of range)")
+    add_output_arguments(parser)
+    parser.set_defaults(run=_run)
+
+
+def _run(options: argparse.Namespace) -> int:
+    from rankdiag.rewards import RewardSummary, summarize
+
+    check_output(options, RewardSummary, inputs=(options.table,))
+    table = read_table(options, options.table)
+    taus = {} if options.tau is None else {"taus": tuple(options.tau)}
+    result = summarize(
+        table,
+        ci=options.ci,
+        bootstrap=options.bootstrap,
+        rng=options.seed,
+        r_max=options.r_max,
+        margin=options.margin,
+        **taus,
+    )
+    return deliver(result, options)
