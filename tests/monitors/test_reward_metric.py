@@ -124,6 +124,43 @@ def test_nothing_seen_and_everything_forgotten() -> None:
     assert metric.state_dict() == {}
 
 
+def test_an_integer_and_its_digits_are_two_prompts() -> None:
+    metric = RewardStdMetric()
+    metric.update([0.0, 1.0, 5.0, 9.0], [5, "5", 5, "5"])
+    same(metric.compute(), by_definition([0.0, 1.0, 5.0, 9.0], [5, "5", 5, "5"]))
+    metric.reset()
+    metric.update(np.array([0.0, 1.0]), np.array([-(2**63), -(2**63)]))
+    same(metric.compute(), by_definition([0.0, 1.0], [1, 1]))
+
+
+def test_prompts_that_share_a_key_are_one_prompt(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The price of 64 bits, which the notes state: nothing breaks, in no order of merges."""
+    monkeypatch.setattr(_reward_metric, "text_key", lambda text: 7)
+    one, other = RewardStdMetric(), RewardStdMetric()
+    one.update([0.0, 1.0], ["a", "b"])
+    other.update([5.0], ["c"])
+    one.merge_state(other)
+    same(one.compute(), by_definition([0.0, 1.0, 5.0], ["a"] * 3))
+
+
+def test_any_tree_of_merged_metrics_is_one_metric() -> None:
+    """Rows as a metric keeps them, merged by any tree: what all rewards at once say."""
+    draw = np.random.default_rng(0)
+    rewards, prompts = draw.integers(0, 3, 40) / 4 + 1e3, draw.integers(0, 6, 40)
+    expected = by_definition(rewards.tolist(), prompts.tolist())
+    for _ in range(25):
+        owner = draw.integers(0, 5, 40)
+        parts = []
+        for part in range(5):
+            metric = RewardStdMetric()
+            metric.update(rewards[owner == part], prompts[owner == part])
+            parts.append(metric)
+        while len(parts) > 1:
+            taken = parts.pop(int(draw.integers(len(parts))))
+            parts[int(draw.integers(len(parts)))].merge_state(taken)
+        same(parts[0].compute(), expected)
+
+
 def test_copies_and_collections() -> None:
     metric = RewardStdMetric()
     metric.update([0.0, 1.0], ["a", "a"])
@@ -150,6 +187,7 @@ def test_errors_name_their_argument_and_leave_the_state() -> None:
         ([1.0], [1.5], TypeError, "`prompts` must hold strings or integers"),
         ([1.0], [True], TypeError, "`prompts` must hold"),
         ([1.0], torch.tensor([1.0]), TypeError, "`prompts` must be strings or integers"),
+        ([1.0], [2**63], ValueError, "`prompts` must hold integers of 64 bits"),
     ):
         with pytest.raises(kind, match=text):
             metric.update(rewards, prompts)

@@ -117,7 +117,7 @@ class RewardStdMetric(Metric):  # type: ignore[misc] # torchmetrics is not follo
         TypeError
             If `rewards` are no numbers, or `prompts` neither strings nor integers.
         ValueError
-            If lengths differ, or a reward is infinite.
+            If lengths differ, a reward is infinite, or an integer has more than 64 bits.
         """
         values, keys = self._checked(rewards, prompts)
         scored = ~torch.isnan(values)
@@ -249,6 +249,10 @@ def _keys(prompts: Any, device: torch.device) -> torch.Tensor:
                 known[prompt] = text_key(prompt)
             keys.append(known[prompt])
         elif isinstance(prompt, (int, np.integer)) and not isinstance(prompt, bool):
+            if not -(2**63) <= prompt < 2**63:
+                raise ValueError(
+                    f"`prompts` must hold integers of 64 bits; got {describe(prompt)}. Pass it as a string"
+                )
             keys.append(int(prompt))
         else:
             raise TypeError(f"`prompts` must hold strings or integers; got {describe(prompt)}")
