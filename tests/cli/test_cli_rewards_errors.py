@@ -145,7 +145,7 @@ def test_files_of_every_kind(folder: Path, tmp_path: Path) -> None:
 # --- policy problems -----------------------------------------------------------------------------------------------
 
 
-def test_the_published_instances_through_the_command(capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_published_instances_through_the_command(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = reward_data("loglinear_bandit_instances.json")
     if path is None:
         pytest.skip("the instances lie beside the repository, not in it")
@@ -157,6 +157,14 @@ def test_the_published_instances_through_the_command(capsys: pytest.CaptureFixtu
         assert row.beneficial == row.errors == 1
     assert rows["similarity_orthogonal"].gold_time == pytest.approx(1943.3, rel=1e-4)
     assert rows["similarity_negative"].gold_time == math.inf
+    few = tmp_path / "few.json"
+    few.write_text(
+        json.dumps([p for p in json.loads(path.read_text()) if p["name"].endswith(("15_proxy", "_positive"))])
+    )
+    assert main(["rewards", "errors", str(few), "--method", "gd", "--json"]) == 0
+    assert {row.name: row.proxy_time for row in result(capsys).rows} == {
+        "mediocre_p015_proxy": 162, "similarity_positive": 629,
+    }  # fmt: skip
 
 
 def test_problems_of_several_files_are_verified(
@@ -193,6 +201,11 @@ def test_problems_of_several_files_are_verified(
         ("problem.json --negate", 2, "--negate: is for a table"),
         ("problem.json --verdicts a", 2, "--verdicts: is for a table"),
         ("rollouts.jsonl --verify", 2, "--verify: is for policy problems"),
+        ("rollouts.jsonl --method gd", 2, "--method: is for policy problems"),
+        ("problem.json --lr 1", 2, "--lr: needs --method gd"),
+        ("problem.json --steps 1", 2, "--steps: needs --method gd"),
+        ("problem.json --method gd --horizon 1", 2, "it is the end of --verify alone"),
+        ("problem.json --method gd --steps -1", 3, "`steps`"),
         ("rollouts.jsonl --level 1", 2, "--level: is for policy problems"),
         ("rollouts.jsonl --fail-on harmful>0", 2, "harmful"),
         ("problem.json --fail-on accuracy<1", 2, "accuracy"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -260,6 +261,14 @@ def test_one_model_and_one_dataset(models: Path, loaded: Any, capsys: pytest.Cap
 def test_a_checkpoint_without_its_head_is_refused(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(models, "--explicit policy --in-distribution home.jsonl") == 3
     assert "score.weight, which would be drawn at random" in capsys.readouterr().err
+
+
+def test_a_missing_extra_is_four(models: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    for name in ("transformers", "transformers.utils", "transformers.utils.logging"):
+        monkeypatch.setitem(sys.modules, name, None)
+    assert call(models, "--policy policy --in-distribution home.jsonl") == 4
+    assert "rankdiag[hf]" in capsys.readouterr().err
+    assert call(models, "--rewards plain.csv") == 0
 
 
 # --- what cannot work ----------------------------------------------------------------------------------------------

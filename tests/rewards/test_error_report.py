@@ -201,10 +201,7 @@ def test_one_instance_is_what_a_fine_integration_gives():
 
 
 def test_a_published_file_gives_the_published_times():
-    path = reward_data("loglinear_bandit_instances.json")
-    if path is None:
-        pytest.skip("the instances lie beside the repository, not in it")
-    problems = json.loads(path.read_text(encoding="utf-8"))
+    problems = published()
     report = instance_report(problems)
     times = {row.name: (row.proxy_time, row.gold_time) for row in report.rows}
     for name, proxy, gold in (("005", 23.13, 33577), ("010", 18.31, 1089.4), ("015", 16.24, 152.55)):
@@ -217,6 +214,41 @@ def test_a_published_file_gives_the_published_times():
     assert [(e.instance, e.index, e.category) for e in report.errors] == [
         (f"mediocre_p{name}_proxy", 1, "beneficial_I") for name in ("005", "010", "015")
     ]
+
+
+def published(*names):
+    path = reward_data("loglinear_bandit_instances.json")
+    if path is None:
+        pytest.skip("the instances lie beside the repository, not in it")
+    problems = json.loads(path.read_text(encoding="utf-8"))
+    return [problem for problem in problems if not names or problem["name"].removeprefix("mediocre_") in names]
+
+
+STEPS = {
+    "p005_ground_truth": math.inf, "p010_ground_truth": 10815, "p015_ground_truth": 1522, "p005_proxy": 232,
+    "p010_proxy": 183, "p015_proxy": 162, "similarity_negative": math.inf, "similarity_orthogonal": 19239,
+    "similarity_positive": 629,
+}  # fmt: skip
+
+
+def test_steps_of_exact_ascent_are_the_published_ones():
+    report = instance_report(published("p015_ground_truth", "similarity_positive"), method="gd")
+    assert report.column("proxy_time") == [1522, 629]
+    assert report.meta.units == "updates"
+    assert report.document().plots[0].x_label == "updates"
+    assert instance_report(PROBLEM, method="gd", lr=1.0, steps=4).rows[0].gold_time == math.inf
+    assert instance_report(PROBLEM, method="gd", lr=1.0).rows[0].proxy_time == 13
+    for option in ({"lr": 0.1}, {"steps": 3}):
+        with pytest.raises(ValueError, match="is for method='gd'"):
+            instance_report(PROBLEM, **option)
+
+
+@pytest.mark.slow
+def test_all_published_steps():
+    report = instance_report(published(), method="gd")
+    assert {row.name.removeprefix("mediocre_"): row.proxy_time for row in report.rows} == STEPS
+    assert [report.rows[i].gold_end for i in (0, 6)] == pytest.approx([0.7999, 0.7998], abs=5.1e-5)
+    assert report.rows[3].gold_time == math.inf
 
 
 def test_effects_agree_with_the_categories_and_features_with_their_kernel():

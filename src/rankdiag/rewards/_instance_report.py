@@ -13,10 +13,10 @@ from rankdiag._array import as_float64
 from rankdiag._document import Column, Document, Grid, KeyNumber, Plot, ReferenceLine, Series
 from rankdiag._meta import Meta
 from rankdiag._result import Table
-from rankdiag._validate import choice, describe, real
+from rankdiag._validate import choice, describe, integer, real
 from rankdiag.rewards._attraction import gradient_alignment
 from rankdiag.rewards._categories import ErrorRecord, categorize_errors
-from rankdiag.rewards._flow import Trajectory, simulate_policy_gradient
+from rankdiag.rewards._flow import simulate_policy_gradient
 
 __all__ = ["InstanceCurve", "InstanceError", "InstanceReport", "InstanceRow", "instance_report"]
 
@@ -25,6 +25,7 @@ _NAN = float("nan")
 _NEEDED = ("initial_probs", "train_reward", "ground_truth_reward")
 _KNOWN = (*_NEEDED, "name", "features", "kernel", "learning_rate", "steps")
 _GOLD = "ground_truth_reward"
+_LR, _STEPS = 0.1, 50_000  # of the published runs
 _PLOTS = 12  # of single instances
 _ARGUMENTS = {"`p0`": "`initial_probs`", f"`eval_rewards['{_GOLD}']`": f"`{_GOLD}`"}  # what a flow calls them
 
@@ -129,12 +130,16 @@ class InstanceReport(Table[InstanceRow]):
         Column(name="harmful"),
         Column(name="beneficial"),
         Column(name="cosine", doc="Of the angle between both gradients; none where one is zero."),
-        Column(name="proxy_time", label="time, proxy", doc="Until the true reward reaches the level; inf if never."),
+        Column(
+            name="proxy_time",
+            label="time, proxy",
+            doc="Time or updates until the true reward reaches the level; inf if not before the end.",
+        ),
         Column(name="gold_time", label="time, truth", doc="The same while the true reward itself is ascended."),
         Column(name="rate", doc="Of the true reward while the proxy is ascended, now. Below 0: ascent lowers it."),
         Column(name="gold_rate", label="rate, truth", doc="The same while the true reward itself is ascended."),
-        Column(name="proxy_end", label="end, proxy", doc="True reward where that flow ended."),
-        Column(name="gold_end", label="end, truth", doc="True reward where that flow ended."),
+        Column(name="proxy_end", label="end, proxy", doc="True reward where that ascent ended."),
+        Column(name="gold_end", label="end, truth", doc="True reward where that ascent ended."),
         Column(name="worst_attribution", label="worst attribution", doc="Of one error; none without errors."),
         Column(name="worst_effect", label="worst effect", doc="Of one error, where it was simulated."),
         Column(name="benign"),
@@ -148,6 +153,7 @@ class InstanceReport(Table[InstanceRow]):
     def document(self) -> Document:
         """Return what this report shows: problems, their errors, and the true reward over time."""
         level = self.meta.details.get("level")
+        unit = "updates" if self.meta.units == "updates" else "time of the flow"
         return Document(
             title="Reward errors of policy problems",
             verdict=self.verdict,
@@ -159,7 +165,7 @@ class InstanceReport(Table[InstanceRow]):
                 KeyNumber(label="beneficial", value=sum(row.beneficial for row in self.rows)),
             ),
             grids=(self.grid("Instances"), *_error_grid(self.errors)),
-            plots=tuple(_plot(row.name, self.curves, level) for row in self.rows[:_PLOTS]),
+            plots=tuple(_plot(row.name, self.curves, level, unit) for row in self.rows[:_PLOTS]),
             notes=self.notes(),
         )
 
@@ -169,6 +175,9 @@ def instance_report(
     *,
     level: float = 0.95,
     horizon: float = 1e5,
+    method: Literal["flow", "gd"] = "flow",
+    lr: float | None = None,
+    steps: int | None = None,
     verify: Literal["flow"] | None = None,
     tol: float = 1e-6,
     prob_floor: float = 1e-3,
@@ -187,6 +196,11 @@ def instance_report(
         True reward whose first time is asked for, in its units.
     horizon : float
         End of every flow.
+    method : {"flow", "gd"}
+        Gradient flow; or ascent with exact gradients, whose times are numbers of updates.
+    lr, steps : float, int, optional
+        Step size and updates at most of ``"gd"``; None takes the ``learning_rate`` and the ``steps`` of each problem,
+        0.1 and 50,000 where it has none.
     verify : {"flow"}, optional
         Repair every error alone and rerun the flow, for its effect.
     tol, prob_floor, top_tol : float
@@ -206,9 +220,9 @@ def instance_report(
 
     Notes
     -----
-    Two flows for each problem, one where both rewards agree, and with ``verify`` one more for each error and problem;
-    see `simulate_policy_gradient` for their cost. A flow ends at the level or at the horizon. Probabilities off 1 by
-    at most 1e-5 are renormalised.
+    Two ascents for each problem, one where both rewards agree, and with ``verify`` a flow for each error and one more;
+    see `simulate_policy_gradient` for their cost. An ascent ends at the level, at the horizon or after its steps.
+    Probabilities off 1 by at most 1e-5 are renormalised.
 
     References
     ----------
@@ -224,11 +238,12 @@ def instance_report(
     """
     goal, end = real(level, "level"), real(horizon, "horizon", low=0.0, low_open=True)
     way: Literal["flow"] | None = None if verify is None else choice(verify, "verify", ("flow",))
+    ascent = _ascent(method, end, lr, steps)
     options: dict[str, Any] = {"tol": tol, "prob_floor": prob_floor, "top_tol": top_tol, "verify": way, "horizon": end}
     rows, errors, curves, skipped = [], [], [], {}
     for name, problem in _named(instances).items():
         try:
-            found = _one(name, problem, goal, end, options)
+            found = _one(name, problem, goal, ascent, options)
         except ValueError as error:
             text = str(error)
             for old, new in _ARGUMENTS.items():
@@ -249,15 +264,15 @@ def instance_report(
         curves=tuple(curves),
         explanation=_explain(rows, errors, goal),
         meta=Meta(
-            definition="categories and attributions of reward errors; time of the flow until the true reward reaches "
-            "the level",
-            units="time",
+            definition="categories and attributions of reward errors; time of the ascent until the true reward "
+            "reaches the level",
+            units="time" if ascent["method"] == "flow" else "updates",
             n=len(rows),
             skipped=skipped,
             details={
                 "level": goal,
-                "horizon": end,
-                "effects": "simulated" if way else "not simulated",
+                **{name: value for name, value in ascent.items() if value is not None},
+                "effects": f"simulated to {end:g}" if way else "not simulated",
                 "tol": float(tol),
                 "prob_floor": float(prob_floor),
                 "top_tol": float(top_tol),
@@ -288,14 +303,17 @@ def _named(instances: Any) -> dict[str, Mapping[str, Any]]:
 
 
 def _one(
-    name: str, problem: Mapping[str, Any], level: float, horizon: float, options: Mapping[str, Any]
+    name: str, problem: Mapping[str, Any], level: float, ascent: Mapping[str, Any], options: Mapping[str, Any]
 ) -> tuple[InstanceRow, list[InstanceError], list[InstanceCurve]]:
     gold = _vector(problem, _GOLD)
     proxy = _vector(problem, "train_reward")
     kernel = _kernel(problem, len(gold))
     start = _vector(problem, "initial_probs")
-    runs = {"gold": _flow(start, gold, gold, kernel, level, horizon)}
-    runs["proxy"] = runs["gold"] if np.array_equal(proxy, gold) else _flow(start, proxy, gold, kernel, level, horizon)
+    how = {"kernel": kernel, "stop": (_GOLD, level), **_steps_of(problem, ascent)}
+    runs = {"gold": simulate_policy_gradient(start, gold, {_GOLD: gold}, **how)}
+    runs["proxy"] = runs["gold"]
+    if not np.array_equal(proxy, gold):
+        runs["proxy"] = simulate_policy_gradient(start, proxy, {_GOLD: gold}, **how)
     policy = runs["gold"].probs[0]  # as the flow renormalises it
     records = categorize_errors(policy, proxy, gold, kernel=kernel, **options)
     alignment = gradient_alignment(policy, proxy, gold, kernel=kernel)
@@ -340,8 +358,23 @@ def _error(name: str, record: ErrorRecord, policy: Floats, proxy: Floats, gold: 
     )
 
 
-def _flow(start: Floats, ascended: Floats, gold: Floats, kernel: Any, level: float, horizon: float) -> Trajectory:
-    return simulate_policy_gradient(start, ascended, {_GOLD: gold}, kernel=kernel, horizon=horizon, stop=(_GOLD, level))
+def _ascent(method: Any, horizon: float, lr: Any, steps: Any) -> dict[str, Any]:
+    """Return what `simulate_policy_gradient` needs of the ascent; None where the problem says it."""
+    if choice(method, "method", ("flow", "gd")) == "flow":
+        for name, value in (("lr", lr), ("steps", steps)):
+            if value is not None:
+                raise ValueError(f"`{name}` is for method='gd', and a flow has none; got {describe(value)}")
+        return {"method": "flow", "horizon": horizon}
+    return {
+        "method": "gd",
+        "lr": None if lr is None else real(lr, "lr", low=0.0, low_open=True),
+        "steps": None if steps is None else integer(steps, "steps", low=0),
+    }
+
+
+def _steps_of(problem: Mapping[str, Any], ascent: Mapping[str, Any]) -> dict[str, Any]:
+    own = {"lr": problem.get("learning_rate", _LR), "steps": problem.get("steps", _STEPS)}
+    return {name: own[name] if value is None else value for name, value in ascent.items()}
 
 
 def _known(value: float) -> float | None:
@@ -384,14 +417,14 @@ def _error_grid(errors: Sequence[InstanceError]) -> tuple[Grid, ...]:
     )
 
 
-def _plot(name: str, curves: Sequence[InstanceCurve], level: float | None) -> Plot:
+def _plot(name: str, curves: Sequence[InstanceCurve], level: float | None, unit: str) -> Plot:
     mine = {curve.ascended: curve for curve in curves if curve.instance == name}
     lines = [("proxy ascended", mine["proxy"]), ("true reward ascended", mine["gold"])]
     if mine["proxy"].values == mine["gold"].values:
         lines = [("either ascended", mine["gold"])]
     return Plot(
         title=f"True reward of {name}",
-        x_label="time of the flow",
+        x_label=unit,
         y_label="mean true reward",
         x_scale="log",
         series=tuple(
@@ -415,7 +448,7 @@ def _explain(rows: Sequence[InstanceRow], errors: Sequence[InstanceError], level
         later = sum(row.gold_time < row.proxy_time < float("inf") for row in wrong)
         text += (
             f" Of the {len(wrong)} instances with errors, ascent of the proxy reaches a true reward of {level:g} "
-            f"sooner than ascent of the true reward in {sooner}, later in {later}, and never in {never}."
+            f"sooner than ascent of the true reward in {sooner}, later in {later}, and not before the end in {never}."
         )
         down = [row.name for row in wrong if row.rate < 0]
         if down:

@@ -63,6 +63,13 @@ def add_arguments(commands: Any) -> None:
     )
     problems.add_argument("--horizon", type=float, metavar="T", help=f"end of the flows (default {_HORIZON:g})")
     problems.add_argument(
+        "--method", choices=("flow", "gd"), help="gradient flow (default), or steps of exact gradient ascent"
+    )
+    problems.add_argument(
+        "--lr", type=float, metavar="X", help="size of a step (default: learning_rate of the problem)"
+    )
+    problems.add_argument("--steps", type=int, metavar="N", help="steps at most (default: steps of the problem)")
+    problems.add_argument(
         "--verify", action="store_true", help="simulate what each error does in the long run, by repairing it alone"
     )
     add_output_arguments(parser)
@@ -97,13 +104,26 @@ def _check(options: argparse.Namespace, *, problems: bool) -> None:
         "--split": options.split,
         "--meta": options.meta,
     }
-    of_problems = {"--level": options.level, "--horizon": options.horizon, "--verify": options.verify}
+    of_problems = {
+        "--level": options.level,
+        "--horizon": options.horizon,
+        "--method": options.method,
+        "--lr": options.lr,
+        "--steps": options.steps,
+        "--verify": options.verify,
+    }
     for flag, value in (of_table if problems else of_problems).items():
         if value not in (None, False, []):
             kind = "a table of rollouts" if problems else "policy problems in .json"
             options.usage_error(f"argument {flag.split()[0]}: is for {kind}; {options.inputs[0]!r} is no such file")
     if not problems:
         check_columns(options)
+    elif options.method != "gd":
+        for name in ("lr", "steps"):
+            if getattr(options, name) is not None:
+                options.usage_error(f"argument --{name}: needs --method gd")
+    elif options.horizon is not None and not options.verify:
+        options.usage_error("argument --horizon: with --method gd it is the end of --verify alone")
 
 
 # --- policy problems -----------------------------------------------------------------------------------------------
@@ -128,6 +148,9 @@ def _of_problems(options: argparse.Namespace, problems: list[Any]) -> InstanceRe
         problems,
         level=_LEVEL if options.level is None else options.level,
         horizon=_HORIZON if options.horizon is None else options.horizon,
+        method=options.method or "flow",
+        lr=options.lr,
+        steps=options.steps,
         verify="flow" if options.verify else None,
     )
 
