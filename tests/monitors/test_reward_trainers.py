@@ -88,6 +88,75 @@ def test_training_is_the_same_and_readings_are_right(model_folder: Path, tmp_pat
     assert [{**logs, "step": record["step"]} for logs, record in zip(sent, ours, strict=True)] == ours
 
 
+def test_batches_that_are_generated_at_once_and_used_twice(model_folder: Path, tmp_path: Path) -> None:
+    """Sixteen completions are generated for two steps of eight and used in two rounds; functions log by themselves."""
+    options = {"steps_per_generation": 2, "num_iterations": 2, "max_steps": 8, "scale_rewards": "batch"}
+
+    def noting(rewards: Rewards) -> Any:
+        def noted(prompts: Any, completions: Any, completion_ids: Any, log_metric: Any, **columns: Any) -> list[float]:
+            log_metric("noted/first", float(completion_ids[0][0]))
+            return rewards.early(prompts, completions, completion_ids)
+
+        return noted
+
+    plain = Rewards()
+    without = reward_trainer(model_folder, tmp_path / "without", "grpo", [noting(plain)], **options)
+    without.train()
+    rewards, monitor = Rewards(), RewardLandscapeMonitor()
+    function = wrap_reward_fn(noting(rewards), monitor)
+    trainer = reward_trainer(model_folder, tmp_path / "with", "grpo", [function], **options)
+    RewardLandscapeCallback(monitor).bind(trainer)
+    trainer.train()
+
+    assert plain.calls == rewards.calls
+    assert [len(call["prompts"]) for call in rewards.calls] == [16, 16]
+    for key, value in weights(without.model).items():
+        assert torch.equal(value, weights(trainer.model)[key]), key
+    theirs = records(trainer, ours=False)
+    assert theirs == records(without, ours=False)
+    assert any("noted/first" in record for record in theirs)
+
+    ours = records(trainer, ours=True)
+    assert [record["step"] for record in ours] == [1, 5]  # a generation serves four steps
+    for place, record in enumerate(ours):
+        found = dict(record)
+        for call in (rewards.calls[place],):
+            expected = oracle.expected(
+                groups_of([{"noted": call["early"], **call}], ["noted"], 4), {"noted": 1.0}, 0.05
+            )
+        for name in ("frac_all_worst", "frac_all_best"):  # of the run so far
+            found.pop(PREFIX + name)
+            expected.pop(name)
+        close(found, expected)
+
+
+@pytest.mark.parametrize("kind", ["grpo", "rloo"])
+def test_groups_without_spread_that_the_trainer_does_not_see(model_folder: Path, tmp_path: Path, kind: str) -> None:
+    """GRPO with the std of the batch, RLOO with a penalty: the trainer's figure is near 0, every group is flat."""
+
+    calls: list[int] = []
+
+    def longer(prompts: list[str], completions: Any, completion_ids: Any, **columns: Any) -> list[float]:
+        """Move the policy for two steps, so that the penalty is there; then be the same for a whole group."""
+        calls.append(len(prompts))
+        if len(calls) <= 2:
+            return [float(sum(ids) % 3) for ids in completion_ids]
+        return [float(len(prompt)) for prompt in prompts]
+
+    options = {"scale_rewards": "batch"} if kind == "grpo" else {"beta": 0.5}
+    monitor = RewardLandscapeMonitor()
+    trainer = reward_trainer(
+        model_folder, tmp_path, kind, [wrap_reward_fn(longer, monitor)], logging_steps=1, learning_rate=1e-1, **options
+    )
+    RewardLandscapeCallback(monitor).bind(trainer)
+    trainer.train()
+    theirs = [r["frac_reward_zero_std"] for r in records(trainer, ours=False) if "frac_reward_zero_std" in r]
+    assert theirs[-1] < 0.5
+    ours = [record[PREFIX + "frac_zero_std"] for record in records(trainer, ours=True)]
+    assert ours[2:] == [1.0] * 2
+    assert ours[0] < 1.0
+
+
 def test_windows_evaluations_and_larger_groups(model_folder: Path, tmp_path: Path) -> None:
     rewards, monitor = Rewards(), RewardLandscapeMonitor()
     functions = watched(rewards, "grpo", monitor)

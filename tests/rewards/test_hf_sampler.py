@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 
 import numpy as np
@@ -10,7 +11,7 @@ import torch
 
 from oracles.causal_zoo import Zoo, quiet
 from oracles.tiny_tokenizer import tiny_tokenizer
-from rankdiag.rewards import HFSampler, Sampler, _hf_sampler, from_sampler
+from rankdiag.rewards import HFSampler, Sampler, _hf_sampler, from_sampler, score_rollouts
 
 EOS = 2
 PROMPTS = [[1, 5, 6, 7], [1, 9], [1, 30, 31]]
@@ -83,6 +84,28 @@ def test_it_draws_from_the_whole_distribution_of_the_policy(small):
         small.generation_config = type(own)()
 
 
+def test_fifty_tokens_of_a_configuration_do_not_cut_a_larger_vocabulary(zoo):
+    """``top_k=50`` is what libraries put into a configuration; here it would leave 50 of the model's tokens."""
+    model = zoo.load("llama")
+    own = copy.deepcopy(model.generation_config)
+    model.generation_config.do_sample, model.generation_config.top_k = True, 50
+    try:
+        with torch.no_grad():
+            lines = model(input_ids=torch.tensor([[1, 5]])).logits[0, -1].double().softmax(dim=-1)
+        kept = set(lines.topk(50).indices.tolist())
+        rest = 1.0 - float(sum(lines[token] for token in kept))
+        assert rest > 0.01
+        sampler = HFSampler(model, max_new_tokens=1, batch_size=4000)
+        rollouts = sampler.sample([[1, 5]], 4000, rng=0)
+        seen = sum(row[0] not in kept for row in rollouts.token_ids[0]) / 4000
+        assert abs(seen - rest) < 5 * np.sqrt(rest * (1 - rest) / 4000)
+        recorded = {name: rollouts.meta[name] for name in ("temperature", "top_k", "top_p")}
+        assert recorded == {"temperature": 1.0, "top_k": 0, "top_p": 1.0}
+        assert model.generation_config.top_k == 50
+    finally:
+        model.generation_config = own
+
+
 def test_temperature_and_truncation_are_obeyed_and_warned_of(small):
     law = exact(small, [1, 5], 1)
     best = max(law, key=law.get)
@@ -138,6 +161,9 @@ def test_a_response_ends_with_its_first_eos(small):
             assert reason == "stop" or length == 8
     share = sum(reason == "length" for row in rollouts.finish_reasons for reason in row) / 80
     assert rollouts.truncated_fraction == pytest.approx(share)
+    assert 0 < share < 1
+    table = score_rollouts(rollouts, lambda completions, **_: [0.0] * len(completions))
+    assert table.meta["truncated_fraction"] == rollouts.meta["truncated_fraction"] == pytest.approx(share)
 
 
 def test_nothing_is_left_behind(zoo):

@@ -37,7 +37,8 @@ class HFSampler:
         For prompts that are texts or conversations. Without one, prompts are lists of ids, and texts are ids written
         out.
     max_new_tokens : int
-        Tokens of a response at most; longer ones are cut off, and counted in ``truncated_fraction``.
+        Tokens of a response at most; longer ones are cut off, and their share is the ``truncated_fraction`` of the
+        rollouts and of what their ``meta`` says, as it does in a table of their rewards.
     temperature : float
         1 samples from the policy itself.
     top_k : int
@@ -176,7 +177,7 @@ class HFSampler:
             prompt_ids=tuple(tuple(row) for row in ids),
             token_ids=tokens,
             finish_reasons=reasons,
-            meta=self._meta(count, seed),
+            meta={**self._meta(count, seed), "truncated_fraction": _truncated(reasons)},
         )
         return self._with_log_probs(rollouts) if self.log_probs else rollouts
 
@@ -260,6 +261,11 @@ class HFSampler:
         starts = np.cumsum([0, *rollouts.sizes])
         found = tuple(tuple(rows[a:b].tolist()) for a, b in itertools.pairwise(starts))
         return dataclasses.replace(rollouts, log_probs=found)
+
+
+def _truncated(reasons: tuple[tuple[str, ...], ...]) -> float:
+    every = [reason for row in reasons for reason in row]
+    return every.count("length") / len(every)
 
 
 def _until(row: list[int], ends: frozenset[int]) -> list[int]:
