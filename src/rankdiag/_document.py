@@ -130,11 +130,15 @@ class Series:
         How it is drawn.
     names : sequence of str
         What each point is called when pointed at, or empty.
+    low, high : sequence of float
+        Ends of an interval of each y, or both empty: a band around a line, a bar through a point. An entry that is not
+        finite leaves its interval out.
 
     Raises
     ------
     ValueError
-        If `x` and `y` differ in length, or `names` is neither empty nor of that length.
+        If `x` and `y` differ in length, `names`, `low` or `high` is neither empty nor of that length, or bars have
+        intervals.
     """
 
     label: str
@@ -142,10 +146,19 @@ class Series:
     y: Sequence[float]
     kind: Literal["line", "points", "bars", "steps"] = "line"
     names: Sequence[str] = ()
+    low: Sequence[float] = ()
+    high: Sequence[float] = ()
 
     def __post_init__(self) -> None:
         if len(self.x) != len(self.y):
             raise ValueError(f"`x` and `y` must have one length; got {len(self.x)} and {len(self.y)}")
+        if not len(self.low) == len(self.high) in {0, len(self.x)}:
+            raise ValueError(
+                f"`low` and `high` must both be empty or have {len(self.x)} entries; got {len(self.low)} and "
+                f"{len(self.high)}"
+            )
+        if len(self.low) and self.kind == "bars":
+            raise ValueError("`low` and `high` must be empty for bars, which have no intervals; draw points")
         if len(self.names) not in {0, len(self.x)}:
             raise ValueError(f"`names` must be empty or have {len(self.x)} entries; got {len(self.names)}")
 

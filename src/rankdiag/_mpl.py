@@ -80,6 +80,8 @@ def _drawable(value: float, scale: str) -> bool:
 def _series(plot: Plot, series: Series, number: int, bars: list[Series], ax: Any) -> None:
     style = {"color": PALETTE[number % len(PALETTE)], "label": _label(series.label)}
     pairs = list(_pairs(plot, series))
+    if len(series.low):
+        _intervals(plot, series, pairs, ax, style["color"])
     if series.kind == "bars":
         _bars(pairs, [s is series for s in bars].index(True), len(bars), ax, style)
         return
@@ -98,6 +100,21 @@ def _series(plot: Plot, series: Series, number: int, bars: list[Series], ax: Any
         drawstyle="steps-post" if series.kind == "steps" else "default",
         **style,
     )
+
+
+def _intervals(plot: Plot, series: Series, pairs: list[tuple[float, float]], ax: Any, colour: str) -> None:
+    """Draw a band around a line, or an upright bar through each point."""
+    ends = []
+    for pair, low, high in zip(pairs, series.low, series.high, strict=True):
+        both = tuple(math.nan if end is None else float(end) for end in (low, high))
+        good = pair[0] == pair[0] and all(_drawable(end, plot.y_scale) for end in both)
+        ends.append((pair[0], *both) if good else (math.nan, math.nan, math.nan))
+    xs, lows, highs = ([row[place] for row in ends] for place in range(3))
+    if series.kind in {"line", "steps"}:
+        step = "post" if series.kind == "steps" else None
+        ax.fill_between(xs, lows, highs, color=colour, alpha=0.2, linewidth=0, step=step)
+    else:
+        ax.vlines(xs, lows, highs, color=colour, linewidth=1.4)
 
 
 def _pairs(plot: Plot, series: Series) -> Iterator[tuple[float, float]]:

@@ -54,6 +54,7 @@ class _Drawn:
     y: list[float]  # px from the top
     source: list[int]
     fresh: list[bool]
+    ends: list[tuple[float, float] | None]  # px from the top, of the interval of each point
     missing: int
     total: int
 
@@ -124,9 +125,10 @@ def render_plot(plot: Plot, ident: str, *, level: int = 3) -> str:
 def _stage(plot: Plot) -> _Stage:
     x_log, y_log = plot.x_scale == "log", plot.y_scale == "log"
     data = [([_number(v) for v in s.x], [_number(v) for v in s.y]) for s in plot.series]
+    ends = [(list(s.x), [_number(v) for v in part]) for s in plot.series for part in (s.low, s.high) if len(part)]
     usable = [
         (x, y)
-        for xs, ys in data
+        for xs, ys in [*data, *(([_number(v) for v in xs], ys) for xs, ys in ends)]
         for x, y in zip(xs, ys, strict=True)
         if math.isfinite(x) and math.isfinite(y) and not (x_log and x <= 0) and not (y_log and y <= 0)
     ]
@@ -163,6 +165,7 @@ def _place(series: Series, style: int, xs: list[float], ys: list[float], x: Axis
     good = [i for i in range(len(xs)) if math.isfinite(across[i]) and math.isfinite(down[i])]
     order = sorted(good, key=lambda i: across[i]) if series.kind in {"points", "bars"} else good
     kept = _thin(order, down, most)
+    ends = _ends(series, y)
     holes = {index: index - number for number, index in enumerate(good)}  # what cannot be drawn before each point
     return _Drawn(
         series=series,
@@ -171,9 +174,19 @@ def _place(series: Series, style: int, xs: list[float], ys: list[float], x: Axis
         y=[down[i] for i in kept],
         source=kept,
         fresh=[n == 0 or holes[kept[n]] != holes[kept[n - 1]] for n in range(len(kept))],
+        ends=[ends[i] for i in kept] if ends else [],
         missing=len(xs) - len(good),
         total=len(good),
     )
+
+
+def _ends(series: Series, y: Axis) -> list[tuple[float, float] | None]:
+    """Return where the intervals of a series end, in px from the top; None where there is none to draw."""
+    found: list[tuple[float, float] | None] = []
+    for low, high in zip(series.low, series.high, strict=True):
+        bottom, top = ((1 - y.at(_number(end))) * _HEIGHT for end in (low, high))
+        found.append((bottom, top) if math.isfinite(bottom) and math.isfinite(top) else None)
+    return found
 
 
 def _thin(order: list[int], down: list[float], most: int) -> list[int]:
@@ -242,10 +255,16 @@ def _series(stage: _Stage) -> Iterator[str]:
     bars = [d for d in stage.drawn if d.series.kind == "bars"]
     for number, d in enumerate(bars):
         yield from _bars(stage, d, number, len(bars))
+    for d in stage.drawn:
+        if d.series.kind == "points" and any(d.ends):
+            yield from _whiskers(d)
     lines = [d for d in stage.drawn if d.series.kind in {"line", "steps"} and d.x]
     if lines:
         yield f'<svg viewBox="0 0 1000 {_HEIGHT:g}" preserveAspectRatio="none" width="100%" height="{_HEIGHT:g}"'
         yield ' style="overflow:visible" fill="none" stroke-linejoin="round" stroke-linecap="round">'
+        for d in lines:
+            if any(d.ends):
+                yield f'<path style="fill:{d.colour};fill-opacity:.18;stroke:none" d="{_band(d)}"/>'
         for d in lines:
             yield f'<path vector-effect="non-scaling-stroke" style="{_stroke(d)}" d="{_path(d)}"/>'
         yield "</svg>"
@@ -272,6 +291,39 @@ def _path(d: _Drawn) -> str:
     return "".join(parts)
 
 
+def _band(d: _Drawn) -> str:
+    """Return the outline of the intervals of a line: along the upper ends, and back along the lower ones."""
+    runs: list[list[int]] = []
+    for n, end in enumerate(d.ends):
+        if end is None:
+            continue
+        if d.fresh[n] or not runs or runs[-1][-1] != n - 1:
+            runs.append([])
+        runs[-1].append(n)
+    parts = []
+    for run in runs:
+        upper = [(1000 * d.x[n], end[1]) for n in run if (end := d.ends[n]) is not None]
+        lower = [(1000 * d.x[n], end[0]) for n in run if (end := d.ends[n]) is not None]
+        if d.series.kind == "steps":
+            upper, lower = _stairs(upper), _stairs(lower)
+        parts.append("M" + "L".join(f"{x:.1f} {y:.1f}" for x, y in [*upper, *reversed(lower)]) + "Z")
+    return "".join(parts)
+
+
+def _stairs(places: list[tuple[float, float]]) -> list[tuple[float, float]]:
+    return [*(p for a, b in itertools.pairwise(places) for p in (a, (b[0], a[1]))), *places[-1:]]
+
+
+def _whiskers(d: _Drawn) -> Iterator[str]:
+    """Draw an upright bar between the ends of the interval of each point."""
+    yield f'<g style="stroke:{d.colour};stroke-width:1.6">'
+    for x, end in zip(d.x, d.ends, strict=True):
+        if end is not None:
+            at = _percent(x)
+            yield f'<line x1="{at}" x2="{at}" y1="{end[0]:.1f}" y2="{end[1]:.1f}"/>'
+    yield "</g>"
+
+
 def _points(d: _Drawn) -> Iterator[str]:
     """Draw the points of a series; those of a long or stepped line are only there to be pointed at."""
     alone = d.series.kind == "points"
@@ -288,7 +340,10 @@ def _points(d: _Drawn) -> Iterator[str]:
 def _point_name(d: _Drawn, n: int) -> str:
     index = d.source[n]
     name = str(d.series.names[index]) if d.series.names else d.series.label
-    return f"{name} ({format_value(_number(d.series.x[index]))}, {format_value(_number(d.series.y[index]))})".lstrip()
+    text = f"{name} ({format_value(_number(d.series.x[index]))}, {format_value(_number(d.series.y[index]))})".lstrip()
+    if not d.ends or d.ends[n] is None:
+        return text
+    return f"{text}, {format_value(_number(d.series.low[index]))} to {format_value(_number(d.series.high[index]))}"
 
 
 def _marker_style(style: int, colour: str) -> str:
