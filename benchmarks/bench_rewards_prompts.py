@@ -71,7 +71,11 @@ def one_sort(batches: Any) -> None:
 
 
 def shuffled(size: int) -> Works:
-    batches = stream(100_000 if size >= 1024 else 2_000)
+    return streams(100_000 if size >= 1024 else 2_000)
+
+
+def streams(prompts: int) -> Works:
+    batches = stream(prompts)
     return {
         "plain-dictionary": lambda: plain_rms(batches),
         "one-sort-of-the-keys": lambda: one_sort(batches),

@@ -1,7 +1,7 @@
 """How the cost of the rewards room grows: CPU seconds and peak memory for ten and a hundred times the work.
 
-``OMP_NUM_THREADS=1 python benchmarks/rewards_slopes.py`` prints, for each measurement, three sizes and the exponent e of
-``seconds ~ size^e`` between neighbours (least seconds of three rounds). Memory is what Python and numpy allocated
+``OMP_NUM_THREADS=1 python benchmarks/rewards_slopes.py`` prints, for each measurement, three sizes and the exponent e
+of ``seconds ~ size^e`` between neighbours (least seconds of three rounds). Memory is what Python and numpy allocated
 (tracemalloc) beyond the data; for measurements that run torch it is left out, see ``rewards_memory.py``.
 """
 
@@ -52,11 +52,13 @@ def shares(n: int) -> Work:
 
 
 def many_prompts(n: int) -> Work:
-    return lambda made=pairs.table(n, 16): pairs.ours(*made)
+    made = pairs.table(n, 16)
+    return lambda: pairs.ours(*made)
 
 
 def many_rollouts(k: int) -> Work:
-    return lambda made=pairs.table(1, k): pairs.ours(*made)
+    made = pairs.table(1, k)
+    return lambda: pairs.ours(*made)
 
 
 def steps(n: int) -> Work:
@@ -97,7 +99,7 @@ def tokens(n: int) -> Work:
 
 MEASUREMENTS: dict[str, tuple[Callable[[int], Work], tuple[int, int, int], bool]] = {
     "summarize, prompts of 8 rollouts": (table, (10_000, 100_000, 1_000_000), True),
-    "RewardStdMetric, prompts of 8 rollouts in random order": (metric, (10_000, 100_000, 1_000_000), True),
+    "RewardStdMetric, prompts of 8 rollouts in random order": (metric, (10_000, 100_000, 1_000_000), False),
     "zero_std_at_k, prompts of 16 rollouts": (shares, (10_000, 100_000, 1_000_000), True),
     "four accuracies, prompts of 16 rollouts": (many_prompts, (1_000, 10_000, 100_000), True),
     "four accuracies, rollouts of one prompt": (many_rollouts, (1_000, 10_000, 100_000), True),
