@@ -196,7 +196,8 @@ def test_the_report_comes_back_and_shows():
     assert [grid.title for grid in document.grids] == ["Groups", "Datasets", "Models on the same pairs"]
     assert [series.label for series in document.plots[0].series] == ["ex", "im"]
     mine = [cell for cell in found if cell.model == "im"]
-    assert list(document.plots[0].series[1].y) == [v for c in mine for v in (c.lower, c.accuracy, c.upper)]
+    drawn = document.plots[0].series[1]
+    assert list(zip(drawn.low, drawn.y, drawn.high, strict=True)) == [(c.lower, c.accuracy, c.upper) for c in mine]
     assert list(document.plots[1].series[1].y) == [cell.normalised_margin for cell in mine]
     assert [cell.gap for cell in mine] == [mine[0].accuracy - cell.accuracy for cell in mine]
     assert "paraphrase" in found.summary()

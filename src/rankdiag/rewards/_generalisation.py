@@ -184,9 +184,9 @@ class GeneralisationReport(Table[GeneralisationCell]):
                     title="Accuracy, and its interval at 95 %",
                     x_label="dataset, in the order of the table",
                     y_label="accuracy",
-                    series=tuple(_intervals(m, i - (len(models) - 1) / 2, self.rows) for i, m in enumerate(models)),
+                    series=tuple(_accuracies(m, i - (len(models) - 1) / 2, self.rows) for i, m in enumerate(models)),
                     lines=(ReferenceLine(axis="y", value=0.5, label="chance"),),
-                    description=f"Accuracy of {len(models)} models by dataset, between both ends of its interval.",
+                    description=f"Accuracy of {len(models)} models by dataset, with its interval at 95 %.",
                 ),
                 Plot(
                     title="Normalised margin",
@@ -466,15 +466,17 @@ def _explain(readings: Sequence[GroupReading]) -> str:
     return " ".join(parts)
 
 
-def _intervals(model: str, place: float, rows: Sequence[GeneralisationCell]) -> Series:
-    """Return three points a dataset, lower end, accuracy and upper end, beside those of other models."""
+def _accuracies(model: str, place: float, rows: Sequence[GeneralisationCell]) -> Series:
+    """Return the accuracies of a model with their intervals, beside those of other models."""
     cells = [cell for cell in rows if cell.model == model]
     return Series(
         label=model,
-        x=[x + _BESIDE * place for x in range(len(cells)) for _ in range(3)],
-        y=[value for cell in cells for value in (cell.lower, cell.accuracy, cell.upper)],
+        x=[x + _BESIDE * place for x in range(len(cells))],
+        y=[cell.accuracy for cell in cells],
         kind="points",
-        names=[f"{cell.dataset}{end}" for cell in cells for end in (", lower end", "", ", upper end")],
+        names=[cell.dataset for cell in cells],
+        low=[cell.lower for cell in cells],
+        high=[cell.upper for cell in cells],
     )
 
 
