@@ -1,6 +1,7 @@
 """Bounds of policy gradients and of times to improve, and estimates of gradients without bias: do they hold?
 
-``python reproductions/rewards_bounds.py [--cases 400] [--seed 0]`` prints what is claimed beside what came out.
+``python reproductions/rewards_bounds.py [--cases 400] [--groups 400] [--seed 0]`` prints what is claimed beside what
+came out.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ import numpy as np
 import torch
 from scipy.integrate import solve_ivp
 
+from rankdiag.language_models import encode
 from rankdiag.rewards import (
     EnumeratedAutoregressive,
     LogLinearPolicy,
     TabularPolicy,
+    expected_gradient_norm,
     gradient_bounds,
     rloo_gradient,
     simulate_policy_gradient,
@@ -136,6 +139,80 @@ def no_bias(seed: int) -> int:
     return int(max(gaps) > 1e-14) + far
 
 
+TOKENS, STEPS, ROLLOUTS = 6, 2, 6  # all 36 responses of two tokens can be written down
+CALLS = 100  # of "jvp"
+
+
+def small_model(tied: bool, seed: int) -> torch.nn.Module:
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=TOKENS, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=2,
+        max_position_embeddings=8, tie_word_embeddings=tied, pad_token_id=None, bos_token_id=None, eos_token_id=None,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return LlamaForCausalLM(config).double().eval()
+
+
+def law_and_scores(model: torch.nn.Module, prompt: list[int], everywhere: bool) -> tuple[np.ndarray, np.ndarray]:
+    """Return the probability of every response, and the gradient of its logarithm: of the output side, or of all."""
+    probs, rows = [], []
+    for response in itertools.product(range(TOKENS), repeat=STEPS):
+        states = model.model(input_ids=torch.tensor([[*prompt, *response]])).last_hidden_state[0, len(prompt) - 1 : -1]
+        weight = model.lm_head.weight
+        if not everywhere:
+            states, weight = states.detach(), weight.detach().clone().requires_grad_()
+        lines = (states @ weight.T).log_softmax(dim=-1)
+        total = lines[torch.arange(STEPS), torch.tensor(response)].sum()
+        parts = torch.autograd.grad(total, list(model.parameters()) if everywhere else [weight], allow_unused=True)
+        rows.append(torch.cat([part.flatten() for part in parts if part is not None]).numpy())
+        probs.append(float(total.detach().exp()))
+    return np.array(probs), np.array(rows)
+
+
+def real_models(groups: int, seed: int) -> int:
+    """Estimate one squared norm from many groups of rollouts, by every estimator, and compare with all responses."""
+    far = 0
+    print(f"squared norm of real models: Llama, {TOKENS} tokens, responses of {STEPS}; mean over {groups} groups of "
+          f"{ROLLOUTS} rollouts, ten times as many at the head, and its Monte-Carlo error")  # fmt: skip
+    responses = np.array(list(itertools.product(range(TOKENS), repeat=STEPS)))
+    prompt = [1, 3]
+    for tied, params in itertools.product((False, True), ("lm_head", "all")):
+        rng = np.random.default_rng(seed)
+        model = small_model(tied, seed)
+        reward = rng.uniform(-1, 1, TOKENS)[responses].mean(
+            axis=1
+        )  # of the tokens, so that there is a gradient to find
+        probs, scores = law_and_scores(model, prompt, params == "all")
+        truth = float(np.square((probs * reward) @ scores).sum())
+        count = groups if params == "all" else 10 * groups
+        draws = rng.choice(len(responses), size=(count, ROLLOUTS), p=probs / probs.sum())
+        plug = np.array([np.square(rloo_gradient(reward[d], scores[d])).sum() for d in draws])
+        print(f"  {'tied' if tied else 'untied':6s} {params:8s} truth {truth:.5f}   sum of probabilities "
+              f"{probs.sum():.12f}   plug-in {plug.mean():.5f}")  # fmt: skip
+        for estimator in ("groups", "gram", "jvp"):
+            # Groups of one call share the random directions of "jvp", so there the means of calls are what is drawn.
+            calls = np.array_split(draws, min(CALLS, groups)) if estimator == "jvp" else [draws]
+            found = [
+                expected_gradient_norm(
+                    model,
+                    encode(
+                        [{"prompt_ids": prompt, "responses_ids": responses[draw].tolist()} for draw in call],
+                        kind="responses",
+                    ),
+                    reward[call], params=params, estimator=estimator, groups=2, probes=1, rng=rng,
+                ).squared_norm
+                for call in calls
+            ]  # fmt: skip
+            drawn = np.array([part.mean() for part in found]) if len(calls) > 1 else found[0]
+            error = drawn.std(ddof=1) / math.sqrt(len(drawn))
+            off = (drawn.mean() - truth) / error
+            far += int(abs(off) > 4)
+            print(f"    {estimator:7s} {drawn.mean():.5f} +- {error:.5f} ({off:+5.1f} errors off)")
+    return far
+
+
 def watched_rewards(rng: np.random.Generator, count: int) -> tuple[np.ndarray, np.ndarray]:
     train = rng.uniform(-1, 1, count) * rng.choice([0.05, 0.5, 1.0])
     return train, (rng.uniform(-1, 1, count) + np.sign(train) * rng.uniform(0, 1, count)) / 2
@@ -211,11 +288,12 @@ def times_hold(cases: int, seed: int) -> int:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cases", type=int, default=400)
+    parser.add_argument("--groups", type=int, default=400)
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     found = {
         "bounds of gradients": bounds_hold(options.cases, options.seed),
-        "estimates": no_bias(options.seed),
+        "estimates": no_bias(options.seed) + real_models(options.groups, options.seed),
         "bounds of times": times_hold(options.cases, options.seed),
     }
     print("violations: " + ", ".join(f"{name} {count}" for name, count in found.items()))

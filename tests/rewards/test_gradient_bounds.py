@@ -266,8 +266,9 @@ def test_the_reproduction_finds_no_violation(capsys, monkeypatch):
     spec = importlib.util.spec_from_file_location("rewards_bounds", path)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    monkeypatch.setattr(sys, "argv", ["rewards_bounds.py", "--cases", "300", "--seed", "1"])
+    monkeypatch.setattr(sys, "argv", ["rewards_bounds.py", "--cases", "300", "--groups", "60", "--seed", "1"])
     assert module.main() == 0
     printed = capsys.readouterr().out
     assert printed.endswith("violations: bounds of gradients 0, estimates 0, bounds of times 0\n")
     assert "300 random policies" in printed
+    assert printed.count("sum of probabilities 1.000000000") == 4  # tied or not, at the head or everywhere

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -148,6 +150,48 @@ def test_a_shift_of_rewards_changes_nothing_and_a_scale_squares(model):
     np.testing.assert_allclose(moved.squared_norm, base.squared_norm, rtol=1e-8, atol=1e-12)
     np.testing.assert_allclose(scaled.squared_norm, 9.0 * base.squared_norm, rtol=1e-8, atol=1e-12)
     np.testing.assert_allclose(scaled.alignment, base.alignment, rtol=1e-8)
+
+
+def small_llama(tied: bool):
+    import torch
+    from transformers import LlamaConfig, LlamaForCausalLM
+
+    config = LlamaConfig(
+        vocab_size=2, hidden_size=4, intermediate_size=4, num_hidden_layers=1, num_attention_heads=1,
+        max_position_embeddings=8, tie_word_embeddings=tied, pad_token_id=None, bos_token_id=None, eos_token_id=None,
+    )  # fmt: skip
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        return LlamaForCausalLM(config).double().eval()
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("params", ["lm_head", "all"])
+def test_no_bias_on_a_real_model_over_all_samples_there_are(tied, params):
+    """Every sample of 4 rollouts of 2 responses as one group, each with its probability: an expectation."""
+    import torch
+
+    llama, prompt, reward = small_llama(tied), [1, 0], np.array([1.0, -0.7])
+    samples = np.array(list(itertools.product(range(2), repeat=4)))
+    with torch.no_grad():
+        probs = llama(input_ids=torch.tensor([prompt])).logits[0, -1].softmax(-1).numpy()
+    weights = probs[samples].prod(axis=1)
+    if params == "all":
+        rows = scores(llama, prompt, [[0], [1]], lambda name: True)
+        shapes = [tuple(p.shape) for _, p in llama.named_parameters()]
+    else:  # the output side alone, also where the input side is the same matrix
+        with torch.no_grad():
+            state = llama.model(input_ids=torch.tensor([prompt])).last_hidden_state[0, -1].numpy()
+        rows = np.array([np.outer(np.eye(2)[y] - probs, state).ravel() for y in range(2)])
+        shapes = [(2, 4)]
+    gradient = (probs * reward) @ rows
+    groups = encode([{"prompt_ids": prompt, "responses_ids": s[:, None].tolist()} for s in samples], kind="responses")
+    estimated = expected_gradient_norm(llama, groups, reward[samples], params=params, estimator="gram").squared_norm
+    assert weights @ estimated == pytest.approx(gradient @ gradient, rel=1e-6)
+    along = expected_gradient_norm(llama, groups, reward[samples], params=params, estimator="jvp", probes=1, rng=2)
+    generator = np.random.default_rng(2)
+    draw = np.concatenate([generator.standard_normal(shape, dtype=np.float32).ravel() for shape in shapes])
+    assert weights @ along.squared_norm == pytest.approx((gradient @ draw) ** 2, rel=1e-5)
 
 
 @pytest.mark.parametrize("level", [0.1, 0.7, 1 / 3])  # the mean of seven of them is not this number
