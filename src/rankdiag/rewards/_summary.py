@@ -20,6 +20,7 @@ from rankdiag._validate import describe, integer, real
 from rankdiag.rewards._components import components_of, pooled_moments
 from rankdiag.rewards._moments import RowMoments, row_moments
 from rankdiag.rewards._table import as_table
+from rankdiag.rewards._zero_std_curve import zero_std_curve
 
 __all__ = ["RewardSummary", "summarize"]
 
@@ -29,6 +30,8 @@ Interval = tuple[float, float]
 _QUANTILES = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 1.0)
 _BINS = 30
 _POINTS = 1000
+_MOST_SIZES = 100
+_LARGEST_GROUP = 1_000_000
 _MOST_RESAMPLES = 1_000_000  # more change no digit that a reader uses, and take hours
 _NOTHING = (math.nan, math.nan)
 
@@ -74,6 +77,15 @@ class RewardSummary(Result):
         Centre and count of each bin, for a plot.
     points : tuple of tuple of float
         Mean and standard deviation of up to 1000 prompts, for a plot.
+    zero_std_curve : tuple of tuple of float
+        Group size k, mean over prompts of `zero_std_at_k`, its standard error over prompts, and prompts with so many
+        rewards; up to the rollouts of a prompt. Of more than half a million rewards, evenly spaced prompts.
+    zero_std_beyond : tuple of tuple of float
+        Group size and share of larger groups without spread, model-based; empty where rewards have not two values.
+    zero_std_beta : tuple of float or None
+        (a, b) of the Beta distribution of success rates behind it.
+    group_sizes : tuple of int
+        Sizes that were asked for.
 
     Examples
     --------
@@ -106,6 +118,9 @@ class RewardSummary(Result):
         "msb",
         "icc1",
         "normalised_variance",
+        "r_min",
+        "r_max",
+        "margin",
     )
 
     n_prompts: int
@@ -140,6 +155,10 @@ class RewardSummary(Result):
     margin: float
     std_histogram: tuple[tuple[float, float], ...] = ()
     points: tuple[tuple[float, float], ...] = ()
+    zero_std_curve: tuple[tuple[float, float, float, float], ...] = ()
+    zero_std_beyond: tuple[tuple[float, float], ...] = ()
+    zero_std_beta: tuple[float, float] | None = None
+    group_sizes: tuple[int, ...] = ()
 
     def to_pandas(self) -> Any:
         """Return the figures as a pandas Series.
@@ -175,6 +194,7 @@ def summarize(
     rng: Any = None,
     r_max: float | None = None,
     margin: float | None = None,
+    group_sizes: Sequence[int] = (),
 ) -> RewardSummary:
     """Summarise rewards of many prompts: whether they can move a policy, and for how many prompts they cannot.
 
@@ -195,6 +215,9 @@ def summarize(
         The best reward; None takes the highest of the table.
     margin : float, optional
         How far below the best reward is far; None takes a quarter of the range of the table.
+    group_sizes : sequence of int
+        Group sizes whose share of groups without spread is shown; none takes doublings. Sizes beyond the rollouts of
+        the table need rewards of two values, and a model.
 
     Returns
     -------
@@ -213,6 +236,10 @@ def summarize(
     Prompts are the sampling unit: standard errors and resamples run over prompts, never over rollouts. Time O(N k), and
     O(B N + N^2) with a bootstrap, which is scipy's BCa with its jackknife; memory of one block beyond the table.
 
+    Groups without spread: unbiased up to the rollouts that were drawn, with a band of two standard errors over prompts.
+    Larger groups are shown for rewards of two values alone, by `beta_binomial_zero_std` with the fit of
+    `low_std_fraction`: model-based, and labelled so.
+
     References
     ----------
     Razin et al., arXiv 2310.20703: the gradient of a prompt vanishes with its standard deviation; the 10th percentile
@@ -230,7 +257,7 @@ def summarize(
     resamples = integer(bootstrap, "bootstrap", low=0, high=_MOST_RESAMPLES)
     if resamples == 1:
         raise ValueError("`bootstrap` must be 0 for t intervals, or at least 2 resamples, better 2000; got 1")
-    bounds = _taus(taus)
+    bounds, sizes = _taus(taus), _sizes(group_sizes)
     rows = row_moments(rewards.values)
     scored, known = rows.count > 0, np.isfinite(rows.var)
     if not scored.any():
@@ -275,6 +302,7 @@ def summarize(
         "r_max": best,
         "margin": far,
         **_for_plots(rows, known),
+        **_curve(rewards.values, counts, (low, high), sizes),
     }
     from rankdiag.rewards._summary_show import explain
 
@@ -306,6 +334,21 @@ def _taus(taus: Any) -> tuple[float, ...]:
         raise TypeError(f"`taus` must be a sequence of standard deviations; got {describe(taus)}")
     array = as_float64(taus, "taus", ndim=1, allow_empty=True, expected="standard deviations")
     return tuple(real(tau, "taus", low=0.0) for tau in array.tolist())
+
+
+def _sizes(group_sizes: Any) -> tuple[int, ...]:
+    if isinstance(group_sizes, (str, bytes, Mapping)) or not isinstance(group_sizes, (Sequence, np.ndarray)):
+        raise TypeError(f"`group_sizes` must be a sequence of group sizes; got {describe(group_sizes)}")
+    if len(group_sizes) > _MOST_SIZES:
+        raise ValueError(f"`group_sizes` must be at most {_MOST_SIZES} sizes; got {len(group_sizes)}")
+    return tuple(sorted({integer(size, "group_sizes", low=1, high=_LARGEST_GROUP) for size in group_sizes}))
+
+
+def _curve(
+    values: Floats, count: NDArray[np.int64], ends: tuple[float, float], sizes: tuple[int, ...]
+) -> dict[str, Any]:
+    seen, beyond, beta = zero_std_curve(values, count, ends, sizes)
+    return {"zero_std_curve": seen, "zero_std_beyond": beyond, "zero_std_beta": beta, "group_sizes": sizes}
 
 
 def _interval(

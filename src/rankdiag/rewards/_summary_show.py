@@ -16,11 +16,12 @@ __all__ = ["explain", "summary_document"]
 _FLAT = 0.02  # of the range of rewards: experience, no threshold of a source
 _WASTED = 0.5
 _BETWEEN = 0.9
+_BAND = 2.0  # standard errors at either side of a curve
 _READING = (
     "rms_std below 2 % of the range of the rewards: flat for most prompts. It does not depend on the number of "
     "rollouts; mean_std does, and is low at few.",
-    "frac_zero_std above one half: half of every batch of this group size is wasted. Draw more rollouts (zero_std_at_k "
-    "says how many), leave such prompts out, or warm up with supervised finetuning.",
+    "frac_zero_std above one half: half of every batch of this group size is wasted. Draw more rollouts (the table of "
+    "group sizes says how many), leave such prompts out, or warm up with supervised finetuning.",
     "frac_all_min high: too hard, or a broken verifier. frac_all_max high: retire these prompts.",
     "Intraclass correlation above 0.9: rewards mostly tell prompts apart, not responses.",
     "Normalised variance compares reward models on the same policy and the same rollouts only.",
@@ -58,7 +59,7 @@ def summary_document(s: RewardSummary, conventions: tuple[str, ...]) -> Document
         verdict=s.verdict,
         explanation=s.explanation,
         key_numbers=_numbers(s),
-        grids=(_quantile_grid(s), _share_grid(s)),
+        grids=(_quantile_grid(s), _share_grid(s), _size_grid(s)),
         plots=_plots(s),
         notes=(*_READING, *conventions),
     )
@@ -111,6 +112,68 @@ def _share_grid(s: RewardSummary) -> Grid:
     )
 
 
+def _size_grid(s: RewardSummary) -> Grid:
+    rows: list[tuple[Any, ...]] = []
+    seen = {k: (share, error) for k, share, error, _ in s.zero_std_curve}
+    beyond = dict(s.zero_std_beyond)
+    for size in _sizes_shown(s):
+        if size in seen:
+            share, error = seen[size]
+            rows.append((size, share, _known(error), "unbiased"))
+        else:
+            rows.append((size, beyond.get(size), None, "model-based" if size in beyond else "beyond these rollouts"))
+    note = ""
+    if s.zero_std_beta is not None:
+        a, b = s.zero_std_beta
+        note = f"Model-based: success rates of prompts follow Beta({a:.3g}, {b:.3g}), fitted to this table."
+    return Grid(
+        title="Groups without spread",
+        columns=(
+            Column(name="rollouts of a group"),
+            Column(name="share", doc="Of groups of this size whose rewards are all equal: they have no gradient."),
+            Column(name="standard error", doc="Over prompts."),
+            Column(name="by"),
+        ),
+        rows=tuple(rows),
+        note=note,
+    )
+
+
+def _sizes_shown(s: RewardSummary) -> list[int]:
+    """Return the sizes that were asked for, or doublings, the largest group seen, and doublings of that."""
+    if s.group_sizes or not s.zero_std_curve:
+        return list(s.group_sizes)
+    sizes = [int(k) for k, *_ in s.zero_std_curve]
+    doublings = [k for k in sizes[1:-1] if k & (k - 1) == 0]
+    larger = [int(k) for k, _ in s.zero_std_beyond if k in {2 * sizes[-1], 4 * sizes[-1], 8 * sizes[-1]}]
+    return [*doublings, *sizes[-1:], *larger]
+
+
+def _curve_plot(s: RewardSummary) -> Plot:
+    k, share, error, _ = zip(*s.zero_std_curve, strict=True)
+    band = [0.0 if math.isnan(e) else _BAND * e for e in error]
+    series = [
+        Series(
+            label="unbiased, with two standard errors",
+            x=list(k),
+            y=list(share),
+            low=[max(0.0, m - e) for m, e in zip(share, band, strict=True)],
+            high=[min(1.0, m + e) for m, e in zip(share, band, strict=True)],
+        )
+    ]
+    if s.zero_std_beyond:
+        larger, model = zip(*s.zero_std_beyond, strict=True)
+        series.append(Series(label="model-based, beyond these rollouts", x=list(larger), y=list(model)))
+    return Plot(
+        title="Groups without spread, by their size",
+        x_label="rollouts of a group",
+        y_label="share of groups whose rewards are all equal",
+        x_scale="log",
+        series=tuple(series),
+        description="How much of a batch has no gradient, at every group size.",
+    )
+
+
 def _plots(s: RewardSummary) -> tuple[Plot, ...]:
     if not s.std_histogram:
         return ()
@@ -125,6 +188,7 @@ def _plots(s: RewardSummary) -> tuple[Plot, ...]:
             lines=(ReferenceLine(axis="x", value=s.rms_std, label="rms"),),
             description="Prompts at the left have no gradient.",
         ),
+        _curve_plot(s),
         Plot(
             title="Spread against mean",
             x_label="mean reward",

@@ -24,7 +24,16 @@ from rankdiag.rewards._std_bounds import (
 )
 from rankdiag.rewards._table import RewardTable, as_table
 
-__all__ = ["LowStdFraction", "beta_binomial_zero_std", "low_std_fraction", "zero_std_at_k", "zero_std_probability"]
+__all__ = [
+    "LowStdFraction",
+    "beta_binomial_zero_std",
+    "fit_beta",
+    "level_counts",
+    "low_std_fraction",
+    "subset_shares",
+    "zero_std_at_k",
+    "zero_std_probability",
+]
 
 Floats = NDArray[np.float64]
 
@@ -83,8 +92,13 @@ def zero_std_at_k(values: Any, k: int) -> Any:
 
 
 def _equal_subsets(rows: Floats, count: NDArray[np.int64], size: int) -> Floats:
-    from scipy.special import gammaln
+    level, row = level_counts(rows, count)
+    enough = level >= size
+    return subset_shares(level[enough], row[enough], count, size, rows.shape[1])
 
+
+def level_counts(rows: Floats, count: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Return how many rollouts of a row have one reward, for each distinct reward of each row, and its row."""
     ordered = np.sort(rows, axis=1)  # NaN last
     first = np.ones(rows.shape, dtype=bool)
     first[:, 1:] = ordered[:, 1:] != ordered[:, :-1]
@@ -92,12 +106,18 @@ def _equal_subsets(rows: Floats, count: NDArray[np.int64], size: int) -> Floats:
     starts = np.flatnonzero(first)
     row = starts // rows.shape[1]
     ends = np.minimum(np.append(starts[1:], rows.size), row * rows.shape[1] + count[row])
-    level = ends - starts
-    enough = level >= size
-    level, row = level[enough], row[enough]
-    log = gammaln(np.arange(1.0, rows.shape[1] + 2.0))  # ln n! at n
+    return ends - starts, row
+
+
+def subset_shares(
+    level: NDArray[np.int64], row: NDArray[np.int64], count: NDArray[np.int64], size: int, width: int
+) -> Floats:
+    """Return for each row the share of its subsets of this size that lie within one of the levels, all >= size."""
+    from scipy.special import gammaln
+
+    log = gammaln(np.arange(1.0, width + 2.0))  # ln n! at n
     share = np.exp((log[level] - log[level - size]) - (log[count[row]] - log[count[row] - size]))
-    return np.bincount(row, weights=share, minlength=len(rows)).astype(np.float64)
+    return np.bincount(row, weights=share, minlength=len(count)).astype(np.float64)
 
 
 def zero_std_probability(p: Any, k: int) -> Any:
@@ -379,7 +399,7 @@ def _beta_binomial(rows: Floats, tau: float, span: tuple[float, float] | None, l
             "'plugin' or 'certified'"
         )
     count = (~np.isnan(rows)).sum(axis=1)
-    a, b, edge = _fit_beta((rows == high).sum(axis=1), count)
+    a, b, edge = fit_beta((rows == high).sum(axis=1), count)
     share = min(tau / (high - low), 0.5)
     q = 2.0 * share**2 / (1.0 + math.sqrt(max(0.0, 1.0 - 4.0 * share**2)))  # smaller root of q (1 - q) = share^2
     estimate = min(1.0, float(betainc(a, b, q) + betainc(b, a, q)))
@@ -393,7 +413,7 @@ def _beta_binomial(rows: Floats, tau: float, span: tuple[float, float] | None, l
     )  # fmt: skip
 
 
-def _fit_beta(successes: NDArray[np.int64], count: NDArray[np.int64]) -> tuple[float, float, str]:
+def fit_beta(successes: NDArray[np.int64], count: NDArray[np.int64]) -> tuple[float, float, str]:
     """Fit Beta(a, b) to success counts by maximum likelihood; a sentence if the fit is at the edge of its bounds."""
     from scipy.optimize import minimize
     from scipy.special import expit
