@@ -116,6 +116,16 @@ def test_verdicts_bring_credit_and_stand_in_for_both_rewards(folder: Path, capsy
     assert "same number of rollouts" in capsys.readouterr().err
 
 
+def test_a_stored_table_brings_its_verdicts(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    verdicts = np.array([[[1, 1], [1, 0], [0, 0]]], dtype=bool)
+    path = tmp_path / "table.json"
+    for rewards, expected in (([[2.0, 1.0, 0.0]], credit_report(verdicts)), ([[2.0, np.nan, 0.0]], None)):
+        table = RewardTable.from_array(rewards, gold=[[1.0, 0.5, 0.0]], verdicts=verdicts)
+        path.write_text(json.dumps(table.to_dict()))
+        assert main(["rewards", "errors", str(path), "--json"]) == 0
+        assert result(capsys).credit == expected
+
+
 @pytest.mark.parametrize(
     ("rule", "code"),
     [

@@ -165,8 +165,14 @@ def _of_table(options: argparse.Namespace, path: str) -> ErrorReport:
 
     source = open_source(options, path)
     names = [] if options.verdicts is None else options.verdicts.split(",")
-    verdicts = np.stack([_verdict(source, name, path) for name in names], axis=2) if names else None
-    if verdicts is not None and options.reward is None and options.wide is None and "reward" not in source.names:
+    verdicts = np.stack([_verdict(source, name, path) for name in names], axis=2) if names else _stored(path)
+    if (
+        names
+        and verdicts is not None
+        and options.reward is None
+        and options.wide is None
+        and "reward" not in source.names
+    ):
         first = source.table(names[0])
         table = RewardTable.from_array(
             verdicts.mean(axis=2),
@@ -177,12 +183,22 @@ def _of_table(options: argparse.Namespace, path: str) -> ErrorReport:
         )
     else:
         table = source.table(negate=options.negate)
-    if table.gold is None and not names:
+    if table.gold is None and verdicts is None:
         raise ValueError(
             f"{Path(path).name}: has no true reward; name its column with --gold (or --gold-wide), or the verdicts it "
             "follows from with --verdicts"
         )
     return error_report(table, verdicts=verdicts, outputs=_outputs(options, source, table, path), loo=options.loo)
+
+
+def _stored(path: str) -> NDArray[Any] | None:
+    """Return the verdicts of a table that was stored whole; None where there are none, or rollouts are missing."""
+    import numpy as np
+
+    from rankdiag.cli.rewards._arrays import stored_table
+
+    table = stored_table(Path(path)) if Path(path).suffix.lower() == ".json" else None
+    return None if table is None or np.isnan(table.values).any() else table.verdicts
 
 
 def _verdict(source: Source, name: str, path: str) -> NDArray[Any]:
