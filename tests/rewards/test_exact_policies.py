@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import pickle
 
@@ -197,6 +198,11 @@ def test_fitted_weights_say_what_they_miss():
     with pytest.warns(RankdiagWarning, match="constant"):  # no free constant, as in the published fit
         LogLinearPolicy.from_probs([[1.0], [0.0]], [0.75, 0.25])
     assert LogLinearPolicy.from_probs([[1.0, 1.0], [0.0, 1.0]], [0.75, 0.25]).residual < 1e-12
+    line = np.array([[1.0, 1.0], [0.0, 1.0], [0.5, 1.0]])  # ln p of the third is the mean of the others, or nearly
+    for off, warned in ((1e-5, True), (1e-6, False)):
+        p = np.array([0.5, 0.25, np.sqrt(0.125) * (1 + off)])
+        with pytest.warns(RankdiagWarning, match="up to 2") if warned else contextlib.nullcontext():
+            assert LogLinearPolicy.from_probs(line, p / p.sum()).residual == pytest.approx(0.22 * off, rel=0.02)
     clipped = LogLinearPolicy.from_probs(np.eye(2), [1.0, 0.0])
     assert clipped.probs[1] == pytest.approx(1e-8, rel=1e-6)
 

@@ -7,10 +7,10 @@ import itertools
 import numpy as np
 import pytest
 
-from oracles.rewards_gradients import by_parts, by_quadruples, noise, scores
+from oracles.rewards_gradients import by_parts, by_quadruples, leave_one_out, noise, scores
 from rankdiag import result_from_json
 from rankdiag.language_models import encode
-from rankdiag.rewards import Rollouts, expected_gradient_norm
+from rankdiag.rewards import Rollouts, _gradient_norm, expected_gradient_norm
 from rankdiag.testing import tiny_language_model
 
 PROMPTS = [[1, 2], [3], [4, 5, 6]]
@@ -87,6 +87,52 @@ def test_jvp_squares_covariances_along_random_directions(model, kind):
         expected = np.mean([by_quadruples(REWARDS[place], (matrix @ draw)[:, None]) for draw in draws])
         assert found.squared_norm[place] == pytest.approx(expected, rel=1e-6, abs=1e-10)
     assert np.isnan(found.fisher_top).all()
+
+
+@pytest.mark.parametrize("kind", ["lm_head", "names"])
+def test_signal_to_noise_where_there_is_a_signal(model, kind):
+    """Rewards that grow along the sum of the scores: every squared norm is above 0, and the ratio that of the law."""
+    params, chosen = CHOICES[kind]
+    found_scores = matrices(model, chosen)
+    rewards = np.array([matrix @ matrix.sum(axis=0) for matrix in found_scores])
+    rewards /= np.abs(rewards).max(axis=1, keepdims=True)
+    gram = expected_gradient_norm(model, data(), rewards, params=params, estimator="gram")
+    parts = expected_gradient_norm(model, data(), rewards, params=params, estimator="groups", rng=4)
+    along = expected_gradient_norm(model, data(), rewards, params=params, estimator="jvp", probes=2, rng=5)
+    deal, generator = np.random.default_rng(4), np.random.default_rng(5)
+    shapes = [tuple(p.shape) for name, p in model.named_parameters() if chosen(name)]
+    draws = [
+        np.concatenate([generator.standard_normal(shape, dtype=np.float32).ravel() for shape in shapes]).astype(float)
+        for _ in range(2)
+    ]
+    for place, matrix in enumerate(found_scores):
+        r = rewards[place]
+        assert gram.squared_norm[place] > 0
+        signal = noise(r, matrix) / 5
+        assert gram.snr[place] == pytest.approx(gram.squared_norm[place] / signal, rel=1e-7)
+        assert gram.alignment[place] == pytest.approx(gram.norm[place] / gram.fisher_bound[place], rel=1e-9) != 0
+        dealt = [leave_one_out(r[part], matrix[part]) for part in np.array_split(deal.permutation(5), 2)]
+        spread = float(np.trace(np.atleast_2d(np.cov(np.array(dealt).T, ddof=1)))) / 2  # of their mean
+        wanted = max(0.0, parts.squared_norm[place]) / (signal if kind == "lm_head" else spread)
+        assert parts.snr[place] == pytest.approx(wanted, rel=1e-6)
+        lines = np.mean([noise(r, (matrix @ draw)[:, None]) for draw in draws]) / 5
+        assert along.snr[place] == pytest.approx(max(0.0, along.squared_norm[place]) / lines, rel=1e-5)
+    assert (parts.snr > 0).any()
+    assert (along.snr > 0).any()
+
+
+@pytest.mark.parametrize(
+    ("alignment", "snr", "said", "unsaid"),
+    [
+        (0.099, 1.0, "these parameters cannot use it", "mostly noise"),
+        (0.11, 0.99, "mostly noise", "cannot use it"),
+        (np.nan, np.nan, "has norm 2", "of what the spread"),
+    ],
+)
+def test_readings_are_put_into_words(alignment, snr, said, unsaid):
+    text = _gradient_norm._explain(*(np.array([value]) for value in (2.0, alignment, snr, 1.0)))
+    assert said in text
+    assert unsaid not in text
 
 
 def test_many_probes_agree_with_the_gram(model):
