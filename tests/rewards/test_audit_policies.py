@@ -1,4 +1,4 @@
-"""Token cues of implicit rewards: against one loop over pairs of tokens, and against autograd on real models."""
+"""Token cues against loops and autograd, what official code does otherwise, and what scaling and penalties do."""
 
 from __future__ import annotations
 
@@ -16,7 +16,15 @@ from oracles.causal_zoo import Zoo, quiet
 from oracles.rewards_implicit import coefficients
 from rankdiag import result_from_json
 from rankdiag.language_models import encode, encode_preferences
-from rankdiag.rewards import ResponseStates, _transfer, token_cue_share, token_cues
+from rankdiag.rewards import (
+    ResponseStates,
+    TabularPolicy,
+    _transfer,
+    sequence_rewards,
+    simulate_policy_gradient,
+    token_cue_share,
+    token_cues,
+)
 
 WORDS = [[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]]
 PAIRS = [([1, 5, 6], [10, 11, 12], [11, 13]), ([1, 9], [10, 10], [14, 15, 16]), ([3], [17], [18])]
@@ -193,3 +201,96 @@ def test_token_cues_refuse_by_name(zoo):
     for call, kind, said in cases:
         with pytest.raises(kind, match=said):
             call()
+
+
+# --- exact policies ---------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("features", [None, [[1.0, 0.0], [0.5, 1.0], [0.0, -1.0]]])
+@pytest.mark.parametrize("factor", [0.1, 3.0])
+def test_a_factor_on_the_reward_divides_the_time(features, factor):
+    """Exactly so for the flow, whatever the kernel; with a KL penalty it holds where that is scaled as well."""
+    p, reward = [0.1, 0.3, 0.6], np.array([1.0, 0.5, -1.0])
+    times = {}
+    for c in (1.0, factor):
+        for kl in (0.0, 0.05):
+            run = simulate_policy_gradient(
+                p, c * reward, {"watched": reward}, features=features, kl=c * kl, horizon=1e4, record=[0.0],
+                stop=("watched", 0.4),
+            )  # fmt: skip
+            times[c, kl] = run.hitting_time
+    assert times[factor, 0.0] == pytest.approx(times[1.0, 0.0] / factor, rel=1e-6)
+    assert times[factor, 0.05] == pytest.approx(times[1.0, 0.05] / factor, rel=1e-6)
+    assert times[1.0, 0.05] > times[1.0, 0.0] * 1.01  # the penalty is there
+
+
+@pytest.mark.parametrize("method", ["flow", "gd"])
+def test_without_a_reference_the_penalty_is_to_the_start(method):
+    p, reward = [0.1, 0.3, 0.6], [1.0, 0.5, -1.0]
+    options = {"kl": 0.5, "method": method, "horizon": 5.0, "steps": 50}
+    plain = simulate_policy_gradient(p, reward, **options)
+    named = simulate_policy_gradient(p, reward, ref=p, **options)
+    other = simulate_policy_gradient(p, reward, ref=[0.3, 0.3, 0.4], **options)
+    np.testing.assert_allclose(plain.probs, named.probs, rtol=1e-9)
+    assert np.abs(plain.probs[-1] - other.probs[-1]).max() > 1e-3
+    assert plain.grad_norm[0] == pytest.approx(np.linalg.norm(TabularPolicy.from_probs(p).grad(reward)), rel=1e-9)
+
+
+@pytest.mark.parametrize(("off", "refused"), [(0.9e-5, False), (-0.9e-5, False), (1.1e-5, True), (-1.1e-5, True)])
+def test_rounded_starts_are_mended_up_to_their_limit(off, refused):
+    p = [0.1, 0.3, 0.6 + off]
+    if refused:
+        with pytest.raises(ValueError, match="`p0` must sum to 1 within 1e-05"):
+            simulate_policy_gradient(p, [1.0, 0.5, -1.0], horizon=1.0)
+    else:
+        probs = simulate_policy_gradient(p, [1.0, 0.5, -1.0], horizon=1.0, record=[0.0]).probs[0]
+        np.testing.assert_allclose(probs, np.array(p) / np.sum(p), rtol=1e-14)
+
+
+def test_variances_of_inputs_are_centred_one_by_one():
+    """The mean over inputs of exact variances knows no spread between inputs; centring on the batch would add it."""
+    policy = TabularPolicy(np.log([[0.5, 0.5], [0.5, 0.5]]))
+    reward = [[1.0, 0.0], [11.0, 10.0]]
+    assert policy.exact_var(reward).tolist() == [0.25, 0.25]
+    pooled = np.array(reward) - policy.value(reward).mean()
+    assert (policy.probs * pooled**2).sum(axis=1).mean() > 25
+    np.testing.assert_allclose(policy.grad(reward), [[0.25, -0.25]] * 2, rtol=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_advantages_over_their_deviation_have_a_bounded_gradient_and_the_same_signal_to_noise(seed):
+    rng = np.random.default_rng(seed)
+    policy = TabularPolicy(rng.normal(size=5))
+    for scale in (1.0, 1e-6):
+        reward = scale * rng.uniform(-1, 1, 5)
+        std = math.sqrt(policy.exact_var(reward))
+        top = float(np.linalg.eigvalsh(policy.fisher())[-1])
+        assert np.linalg.norm(policy.grad(reward / std)) <= math.sqrt(top) * (1 + 1e-9)
+        scores = np.eye(5) - policy.probs
+        ratios = []
+        for r in (reward, reward / std):
+            terms = (r - policy.value(r))[:, None] * scores
+            mean = policy.probs @ terms
+            ratios.append(mean @ mean / (policy.probs @ ((terms - mean) ** 2).sum(axis=1)))
+        assert ratios[1] == pytest.approx(ratios[0], rel=1e-9)
+
+
+def test_explicit_rewards_ask_for_no_layer_but_the_last(zoo):
+    """The network alone runs: neither the states of every layer nor the head of the model are asked for."""
+    model = zoo.load("llama")
+    with torch.random.fork_rng(devices=[]):
+        model.score = torch.nn.Linear(32, 1)
+    asked = []
+    handle = model.base_model.register_forward_pre_hook(
+        lambda module, args, options: asked.append(options.get("output_hidden_states")), with_kwargs=True
+    )
+    refused = model.register_forward_pre_hook(lambda module, args: asked.append("the whole model"))
+    try:
+        for pool in ("last", "mean"):
+            sequence_rewards(model, pairs(PAIRS), pool=pool)
+    finally:
+        handle.remove()
+        refused.remove()
+        del model.score
+    assert asked
+    assert set(asked) <= {None, False}

@@ -105,6 +105,10 @@ def gradient_bounds(
     sqrt_length <= published_tight <= published. Derived here, except the published one. A token adds at most J^2 / 2 to
     the top of F, for no direction of its law has more variance than 1/2, so fisher <= sqrt_length / sqrt(2).
 
+    Advantages over their standard deviation (GRPO) have a gradient of at most sqrt(lambda_max(F)): in expectation the
+    vanishing goes, but noise grows by the same factor, and a group of equal rewards has no gradient either way. A KL
+    penalty still has one there. An imperfect value baseline (PPO) adds noise on such prompts, never signal.
+
     The standard deviation of rewards in the range is at most M; one of few samples (ddof=1) may be larger, and then the
     order of the bounds may differ. Beyond float64 a bound is infinite.
 
