@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 from scipy.optimize import brentq
 
-from oracles.rewards_flow import ascend, probabilities, rk4
+from oracles.rewards_flow import ascend, probabilities, rk4, velocity
 from rankdiag import result_from_json
+from rankdiag.rewards import _flow_methods
 from rankdiag.rewards import simulate_policy_gradient as simulate
 
 GOLD, PROXY = [1, 0.8, -1, -1, -1], [1, -1, -1, -1, -1]
@@ -38,6 +39,26 @@ def test_steps_are_plain_steps(kernel, kl):
     assert run.times.tolist() == [0, 7, 40]
     for row, count in zip(run.probs, (0, 7, 40), strict=True):
         np.testing.assert_allclose(row, ascend(P, R, 0.2, count, kernel=kernel, kl=kl, ref=REF), rtol=1e-12)
+
+
+@pytest.mark.parametrize("shape", ["table", "kernel", "features"])
+@pytest.mark.parametrize("kl", [0.0, 0.7])
+def test_the_jacobian_of_the_solver_is_the_derivative_of_the_flow(shape, kl):
+    factor = np.array([[1.0, 0.2], [0.4, -1.0], [0.0, 0.5]])
+    problem = _flow_methods.Problem(
+        start=np.log(P),
+        reward=np.array(R),
+        log_ref=np.log(REF),
+        kl=kl,
+        kernel=KERNEL if shape == "kernel" else None,
+        factor=factor if shape == "features" else None,
+    )
+    kernel = {"table": np.eye(3), "kernel": KERNEL, "features": factor @ factor.T}[shape]
+    z, h = np.array([0.3, -0.4, 0.1]), 1e-5
+    columns = [
+        (velocity(z + h * e, R, kernel, kl, REF) - velocity(z - h * e, R, kernel, kl, REF)) / (2 * h) for e in np.eye(3)
+    ]
+    np.testing.assert_allclose(_flow_methods.jacobian(problem, z), np.transpose(columns), atol=1e-9)
 
 
 def test_two_outputs_have_a_closed_form():
