@@ -30,6 +30,13 @@ def add_arguments(commands: Any) -> None:
     group.add_argument("--seed", type=int, metavar="N", help="of the resamples")
     group.add_argument("--r-max", type=float, metavar="X", help="the best reward (default the highest of the table)")
     group.add_argument("--margin", type=float, metavar="X", help="how far below it is far (default a quarter of range)")
+    group.add_argument(
+        "--group-size",
+        type=int,
+        action="append",
+        metavar="K",
+        help="show the share of groups without spread at this size (default doublings); repeatable",
+    )
     add_output_arguments(parser)
     parser.set_defaults(run=_run)
 
@@ -39,7 +46,7 @@ def _run(options: argparse.Namespace) -> int:
 
     check_output(options, RewardSummary, inputs=(options.table,))
     table = read_table(options, options.table)
-    taus = {} if options.tau is None else {"taus": tuple(options.tau)}
+    given: dict[str, Any] = {} if options.tau is None else {"taus": tuple(options.tau)}
     result = summarize(
         table,
         ci=options.ci,
@@ -47,6 +54,7 @@ def _run(options: argparse.Namespace) -> int:
         rng=options.seed,
         r_max=options.r_max,
         margin=options.margin,
-        **taus,
+        group_sizes=tuple(options.group_size or ()),
+        **given,
     )
     return deliver(result, options)
