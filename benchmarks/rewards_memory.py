@@ -2,9 +2,9 @@
 
 ``python benchmarks/rewards_memory.py [part of a group's name ...]`` takes groups of ``bench_rewards_*.py`` at full
 size. What a work imports and allocates once is called before, at a small size, and what is free by then goes back to
-the system. Printed is the peak of resident memory above that before the call (``VmHWM`` of Linux), in MiB; for tables of
-10^6 x 8 rewards also over the size of the table (61 MiB), which itself is not counted: add 1 for it. Streams of three
-sizes follow, in bytes for each prompt.
+the system. Printed is the peak of resident memory above that before the call (``VmHWM`` of Linux), in MiB; for tables
+of 10^6 x 8 rewards also over the size of the table (61 MiB), which itself is not counted: add 1 for it. Streams of
+three sizes follow, in bytes for each prompt.
 """
 
 from __future__ import annotations

@@ -21,6 +21,7 @@ __all__ = ["RewardStdMetric"]
 
 _STATES = ("count", "mean", "m2", "min", "max")
 _FEW = 4096  # rows that are not worth a merge
+_PART = 1 << 17  # rows that are merged at a time
 _MANY = 64  # batches of a list that is read at every update
 
 
@@ -173,10 +174,21 @@ class RewardStdMetric(Metric):  # type: ignore[misc] # torchmetrics is not follo
                 setattr(self, name, [_joined(getattr(self, name))])
 
     def _groups(self) -> Groups:
-        columns = [_joined(getattr(self, name)).cpu().numpy() for name in ("keys_", *_STATES)]
-        return merge_groups([Groups(*columns)])
+        keys, *columns = (_joined(getattr(self, name)).cpu().numpy() for name in ("keys_", *_STATES))
+        parts = 1 + len(keys) // _PART
+        if parts == 1:
+            return merge_groups([Groups(keys, *columns)])
+        dealt = keys % parts  # a part at a time: what a merge needs beside its input is a multiple of that
+        merged = []
+        for part in range(parts):
+            own = dealt == part
+            merged.append(merge_groups([Groups(keys[own], *(column[own] for column in columns))]))
+        found = zip(*(groups.moments for groups in merged), strict=True)
+        return Groups(np.concatenate([groups.keys for groups in merged]), *map(np.concatenate, found))
 
     def _compact(self) -> None:
+        for name in ("keys_", *_STATES):
+            setattr(self, name, [_joined(getattr(self, name))])  # one after the other: the pieces of each go at once
         groups = self._groups()
         for name, column in zip(("keys_", *_STATES), (groups.keys, *groups.moments), strict=True):
             setattr(self, name, [torch.from_numpy(np.ascontiguousarray(column)).to(self.device)])
@@ -225,7 +237,9 @@ class RewardStdMetric(Metric):  # type: ignore[misc] # torchmetrics is not follo
 
 def _joined(state: Any) -> torch.Tensor:
     """Return a state as one tensor: a list of them, or what processes have made of it."""
-    return state if isinstance(state, torch.Tensor) else torch.cat(list(state))
+    if isinstance(state, torch.Tensor):
+        return state
+    return state[0] if len(state) == 1 else torch.cat(list(state))
 
 
 def _rewards(rewards: Any, device: torch.device) -> torch.Tensor:
