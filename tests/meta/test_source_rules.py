@@ -18,7 +18,10 @@ TORCH_MODULES = {
     "spectral/losses.py",
     "monitors/_reward_metric.py",
     "preference/losses.py",
-    *(f"rewards/{name}.py" for name in ("_gradient_norm", "_gradient_runs", "_hf_sampler", "_model_rewards")),
+    *(
+        f"rewards/{name}.py"
+        for name in ("_gradient_norm", "_gradient_runs", "_hf_sampler", "_jacobian", "_model_rewards", "_token_cues")
+    ),
     *(f"preference/{name}.py" for name in ("_levels", "_model_pairs", "_score_pairs", "_sequences")),
     *(
         f"language_models/_{name}.py"
