@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -17,6 +18,8 @@ _BLOCK = 1 << 15  # numbers of one block of rows: its slices stay in the cache
 _SWEEP_FROM = 512  # rollouts from which one sort beats all pairs
 _FLAT = 20.0  # a sweep takes differences of sums: the largest weight is at most e^10 times what the best pair implies
 _LARGE, _SHRINK = 2.0**960, 2.0**-100  # sums of larger rewards would leave float64
+_BYTE = 255  # a byte counts so far
+_FACTOR = 300.0  # the product of two weights of e^300 still is a number
 _LOST = 1e-3  # and the kept pairs carry at least this share of the best pair
 
 
@@ -216,24 +219,27 @@ def _all_pairs(block: _Block, log_weights: Floats | None, shift: Floats) -> Floa
     k, count = block.p.shape
     out = np.zeros((8, count))
     out[4] = shift
+    weigh = None if log_weights is None else _pair_weights(log_weights, shift)
+    tally = np.zeros((5, k, count), dtype=np.uint8)  # kept, right, gold ties, proxy ties, halves; by the first rollout
     for d in range(1, k):
         kept, right, tied, same = block.compare(d)
-        halves = tied & ~right if block.half and block.rule == "drop" else None
-        for row, mask in ((0, kept), (1, right), (2, same), (3, tied)):
-            out[row] += np.count_nonzero(mask, axis=0)
-        if halves is not None:
-            out[1] += 0.5 * np.count_nonzero(halves, axis=0)
-        if log_weights is not None:
-            weight = log_weights[:-d] + log_weights[d:]
-            weight -= shift
-            np.minimum(weight, 0.0, out=weight)  # only pairs that are not kept can lie above the shift
-            np.exp(weight, out=weight)
+        masks = [kept, right, same, tied]
+        if block.half and block.rule == "drop" and tied.any():
+            masks.append(tied & ~right)
+        for row, mask in zip(tally, masks, strict=False):
+            np.add(row[:-d], mask.view(np.uint8), out=row[:-d])
+        if d % _BYTE == 0 or d == k - 1:
+            _add_up(tally, out)
+        if weigh is None:
+            continue
+        weight = weigh(d)
+        if not kept.all():
             weight *= kept
-            out[5] += weight.sum(axis=0)
-            out[6] += np.einsum("ij,ij->j", weight, weight)
-            out[7] += np.einsum("ij,ij->j", weight, right)
-            if halves is not None:
-                out[7] += 0.5 * np.einsum("ij,ij->j", weight, halves)
+        out[5] += weight.sum(axis=0)
+        out[6] += np.einsum("ij,ij->j", weight, weight)
+        out[7] += np.einsum("ij,ij->j", weight, right)
+        if len(masks) > 4:
+            out[7] += 0.5 * np.einsum("ij,ij->j", weight, masks[4])
     if log_weights is not None:
         lost = (out[0] > 0) & (out[6] < _LOST**2)  # the best pair was dropped: start again from the best pair kept
         if lost.any():
@@ -243,6 +249,32 @@ def _all_pairs(block: _Block, log_weights: Floats | None, shift: Floats) -> Floa
                 at = np.flatnonzero(moved)
                 out[:, at] = _again(block, log_weights, best, at)
     return out
+
+
+def _add_up(tally: NDArray[np.uint8], out: Floats) -> None:
+    """Add what was counted in bytes, which hold no more than 255 distances, to the counts of the rows."""
+    found = tally.sum(axis=1, dtype=np.int64)
+    out[:4] += found[:4]
+    out[1] += 0.5 * found[4]
+    tally.fill(0)
+
+
+def _pair_weights(log_weights: Floats, shift: Floats) -> Callable[[int], Floats]:
+    """Return a function that gives the weights of the pairs (i, i + d), divided by exp(shift).
+
+    They are products of the weights of both rollouts, or exponentials of sums where one of the two could overflow.
+    """
+    logs = log_weights - shift / 2
+    if float(logs.max(initial=0.0)) <= _FACTOR:
+        factors = np.exp(logs)
+        return lambda d: np.asarray(factors[:-d] * factors[d:], dtype=np.float64)
+
+    def weigh(d: int) -> Floats:
+        weight = logs[:-d] + logs[d:]
+        np.minimum(weight, 0.0, out=weight)  # only pairs that are not kept can lie above the shift
+        return np.asarray(np.exp(weight, out=weight), dtype=np.float64)
+
+    return weigh
 
 
 def _best_kept(block: _Block, log_weights: Floats) -> Floats:
