@@ -152,6 +152,7 @@ def test_a_tilted_verifier_has_its_margin_and_keeps_its_cap(seed, delta, beta):
     wrong = np.setdiff1d(np.arange(5), correct)
     assert found.probs.sum() == pytest.approx(1, abs=1e-12)
     assert found.margin == delta
+    assert found.factor_cap == pytest.approx(math.exp(delta / beta), rel=1e-12)
     if delta / beta < 100 and (found.probs > 1e-200).all():  # read off the policy where no probability vanishes
         reward = beta * np.log(found.probs / ref)
         np.testing.assert_allclose(reward[correct][:, None] - reward[wrong], delta, atol=1e-10)

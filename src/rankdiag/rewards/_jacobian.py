@@ -237,7 +237,7 @@ class _HeadNorm(PlainOutput):
 
     def update(self, acc: Any, block: LogitsBlock) -> None:
         head: Any = acc["context"].head
-        slope = head.slope(block.logits.clone())
+        slope = head.slope(block.logits)
         top = torch.ones_like(acc["slope"]) if slope is None else slope.abs().amax(dim=1)
         acc["slope"] = torch.maximum(acc["slope"].to(top), top)
 
