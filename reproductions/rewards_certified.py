@@ -142,6 +142,54 @@ def coverage(streams: int, delta: float, seed: int = 0) -> list[Coverage]:
     return found
 
 
+def uncertified(streams: int, delta: float, seed: int = 2) -> list[Coverage]:
+    """What is no certificate: "chi2" where it is exact, on normal rewards; "bootstrap" where nothing is promised.
+
+    The theory of the bootstrap is the normal interval of the standard deviation with the fourth moment of the law.
+    """
+    from scipy.special import gammainccinv, gammaincinv, ndtri
+
+    found = []
+    cases = [("normal", n, "chi2") for n in (4, *SIZES)] + [(law, 32, "bootstrap") for law in ("uniform", "beta 2, 6")]
+    for place, (name, n, method) in enumerate(cases):
+        rng = np.random.default_rng([seed, place])
+        law = LAWS.get(name, ())
+        rows = rng.normal(size=(streams, n)) if name == "normal" else draw(law, (streams, n), rng)
+        sigma = 1.0 if name == "normal" else spread(law)
+        one = np.empty((streams, 2))
+        two = np.empty((streams, 2))
+        for i, row in enumerate(rows):
+            for ends, sides in ((one, "one"), (two, "two")) if method == "chi2" else ((two, "two"),):
+                options: dict[str, Any] = {"method": method, "delta": delta, "sides": sides}
+                x = std_interval(row, rng=i if method == "bootstrap" else None, **options)
+                ends[i] = x.lower, x.upper
+        if method == "chi2":
+            half = (n - 1) / 2
+            ends = [math.sqrt(half / quantile(half, delta / 2)) for quantile in (gammaincinv, gammainccinv)]
+            theory = ends[0] - ends[1]
+            theory *= math.sqrt(gammaincinv(half, 0.5) / half)  # the width is a multiple of s: this is its median
+        else:
+            one[:] = math.nan
+            a, b = law[1:]
+            excess = 6 * ((a - b) ** 2 * (a + b + 1) - a * b * (a + b + 2)) / (a * b * (a + b + 2) * (a + b + 3))
+            theory = -2 * ndtri(delta / 2) * sigma * math.sqrt((excess + 2) / (4 * n))
+        found.append(
+            Coverage(
+                law=name,
+                n=n,
+                method=method,
+                too_high=float((one[:, 0] > sigma).mean()) if method == "chi2" else math.nan,
+                too_low=float((one[:, 1] < sigma).mean()) if method == "chi2" else math.nan,
+                outside=float(((two[:, 0] > sigma) | (two[:, 1] < sigma)).mean()),
+                exact=delta if method == "chi2" else math.nan,
+                width=float(np.median(two[:, 1] - two[:, 0])),
+                theory=float(theory),
+                radius=math.nan,
+            )
+        )
+    return found
+
+
 def first_look(law: tuple[Any, ...], tau: float, method: str, delta: float) -> float:
     """Rollouts at the first look at which the ideal interval decides."""
     n, look = 8, 1
@@ -191,7 +239,7 @@ def main() -> None:
         f"{options.streams} streams each; errors may be {options.delta} at most, {options.delta + noise:.4f} with noise"
     )
     print("\nlaw             n method          lower > sigma  upper < sigma  two-sided (exact) width (theory)   radius")
-    for x in coverage(options.streams, options.delta):
+    for x in coverage(options.streams, options.delta) + uncertified(options.streams, options.delta):
         print(
             f"{x.law:14s} {x.n:4d} {x.method:14s} {x.too_high:13.4f}  {x.too_low:13.4f} {x.outside:8.4f} "
             f"({x.exact:.4f})  {x.width:.4f} ({x.theory:.4f})  {x.radius:.4f}"

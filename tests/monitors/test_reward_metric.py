@@ -85,6 +85,27 @@ def test_state_stays_as_large_as_there_are_prompts(monkeypatch: pytest.MonkeyPat
     same(stepped.compute(), expected)
 
 
+def test_merges_are_few_however_batches_come(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows double between two merges, so that a row is merged a few times in all: in `update` and in `forward`."""
+    monkeypatch.setattr(_reward_metric, "_FEW", 10)
+    merged: list[int] = []
+    original = RewardStdMetric._compact
+
+    def counted(metric: RewardStdMetric) -> None:
+        merged.append(sum(map(len, metric.keys_)))
+        original(metric)
+
+    monkeypatch.setattr(RewardStdMetric, "_compact", counted)
+    for step in ("update", "__call__"):
+        merged.clear()
+        metric = RewardStdMetric()
+        for place in range(200):
+            getattr(metric, step)([0.0, 1.0], [2 * place, 2 * place + 1])
+        large = [rows for rows in merged if rows > 4]  # a batch alone is merged to say what forward returns
+        assert len(large) <= 7, (step, large)
+        assert metric.compute()["n_undefined"] == 400.0
+
+
 def test_a_batch_alone_is_what_forward_returns() -> None:
     metric = RewardStdMetric()
     metric.update([0.0, 2.0], [7, 7])

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from oracles import rewards_monitor as oracle
 from rankdiag._validate import RankdiagWarning
 from rankdiag.monitors import RewardLandscapeMonitor, wrap_reward_fn
-from rankdiag.monitors._reward_groups import Groups, group_moments, merge_groups, rows_of
+from rankdiag.monitors._reward_groups import Groups, group_moments, merge_groups, rows_of, zero_std_of_multiples
 from rankdiag.rewards import summarize
 
 PREFIX = "rankdiag/rewards/"
@@ -123,6 +123,21 @@ def test_sums_are_equal_up_to_rounding_and_single_rewards_exactly() -> None:
     nearly = [1.0, 1.0 + 2**-52]
     assert watch({"f": nearly}, ["a"] * 2)[PREFIX + "frac_zero_std"] == 0.0
     assert watch({"f": [0.1] * 7}, ["a"] * 7)[PREFIX + "within_std_rms"] == 0.0
+
+
+def test_rounding_is_that_of_the_magnitudes_not_of_what_they_leave() -> None:
+    f, g = [1000.8, 1000.9, 1001.0, 1001.4], [-1000.1, -1000.2, -1000.3, -1000.7]
+    assert len({a + b for a, b in zip(f, g, strict=True)}) > 1
+    assert watch({"f": f, "g": g}, ["a"] * 4)[PREFIX + "f/conflict"] == 1.0
+
+
+def test_multiples_of_a_group_size_double() -> None:
+    rows = np.array([[0.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, math.nan], [1.0] * 8])
+    found = zero_std_of_multiples([(np.array([0, 1]), rows[:, :3]), (np.array([0, 1]), rows[:, 3:])], 2)
+    assert set(found) == {"zero_std_at_2k", "zero_std_at_4k"}
+    assert found["zero_std_at_2k"] == pytest.approx((oracle.zero_std_at([0.0] + [1.0] * 6, 4) + 1) / 2)
+    assert found["zero_std_at_4k"] == 1.0  # of the one group that has eight
+    assert zero_std_of_multiples([(np.array([0]), rows[:1, :3])], 2) == {}
 
 
 def test_small_spreads_beside_large_constants_stay() -> None:

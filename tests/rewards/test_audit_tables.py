@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from typing import Any
 
 import numpy as np
@@ -11,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from oracles.rewards_audit import ranking_oracle
+from rankdiag._validate import RankdiagWarning
 from rankdiag.rewards import (
     RewardNormalizer,
     RewardTable,
@@ -139,6 +141,31 @@ def test_leaving_out_a_huge_reward_leaves_the_small_ones() -> None:
     gold = [[2.0, 1.0, nan, nan]]
     assert ranking_accuracy([[-(2.0**60), 1.0, 1.0, 2.0]], gold, harm_aware=True, loo=True).accuracy == 1.0
     assert ranking_accuracy([[-(2.0**60), 1.0, 1.0, 1.0]], gold, harm_aware=True, loo=True).accuracy == 0.0
+
+
+def test_sums_beyond_float64_have_a_mean() -> None:
+    """The rejected one lies below the mean, 1.75e307; columns one and three add up to infinity, two and four too."""
+    proxy, gold = [[1.7e308, -1.7e308, 1.7e308, -1e308]], [[nan, 2.0, nan, 1.0]]
+    assert ranking_accuracy(proxy, gold).accuracy == 0.0
+    assert ranking_accuracy(proxy, gold, harm_aware=True).accuracy == 1.0
+
+
+def test_a_prompt_without_a_pair_needs_no_third_rollout() -> None:
+    proxy, gold = [[1.0, 2.0, 3.0], [1.0, 2.0, nan]], [[1.0, 2.0, 3.0], [1.0, 1.0, 1.0]]
+    found = ranking_accuracy(proxy, gold, harm_aware=True, loo=True)
+    assert (found.accuracy, found.n_pairs, found.n_gold_ties) == (1.0, 3, 1)
+
+
+@pytest.mark.parametrize(("heavy", "said"), [(8, True), (11, False), (6, True)])
+def test_few_effective_pairs_are_warned_of(heavy: int, said: bool) -> None:
+    """Of 4,950 pairs a hundredth is 49.5; `heavy` rollouts carry the weight, so 28, 55 or 15 pairs do."""
+    order = [list(range(100))]
+    logs = [[0.0] * heavy + [-90.0] * (100 - heavy)]
+    with warnings.catch_warnings(record=True) as seen:
+        warnings.simplefilter("always")
+        found = ranking_accuracy(order, order, weighting="sequence", log_probs=logs)
+    assert found.ess == pytest.approx(heavy * (heavy - 1) / 2)
+    assert [w.category for w in seen] == [RankdiagWarning] * said
 
 
 def test_modes_of_published_programs_round_to_float32() -> None:

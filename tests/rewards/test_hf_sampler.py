@@ -149,6 +149,21 @@ def test_a_shared_cache_draws_what_plain_generation_draws(zoo, family, monkeypat
     assert sampler.sample(PROMPTS, 4, rng=1).token_ids == shared.token_ids
 
 
+def test_prompts_of_like_length_are_drawn_together(small, monkeypatch):
+    """And answers come back in the order of the prompts."""
+    drawn = []
+
+    def draw(sampler, prompts, k, seed, ends):
+        drawn.append([len(prompt) for prompt in prompts])
+        return [[prompt[-1], EOS] for prompt in prompts for _ in range(k)]
+
+    monkeypatch.setattr(HFSampler, "_draw", draw)
+    prompts = [[1, 3], [1, 3, 3, 4], [5], [1, 1, 6], [1, 1, 1, 1, 7]]
+    rollouts = HFSampler(small, max_new_tokens=4, batch_size=4).sample(prompts, 2, rng=0)
+    assert drawn == [[5, 4], [3, 2], [1]]
+    assert rollouts.token_ids == tuple(((prompt[-1], EOS),) * 2 for prompt in prompts)
+
+
 def test_a_response_ends_with_its_first_eos(small):
     rollouts = HFSampler(small, max_new_tokens=8, batch_size=64).sample([[1, 5], [1]], 40, rng=3)
     ended = [row for rows in rollouts.token_ids for row in rows if EOS in row]

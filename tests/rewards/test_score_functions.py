@@ -94,6 +94,21 @@ def test_the_monitor_reads_the_same_conflicts() -> None:
     assert "the sum has none" in scores.explanation
 
 
+def test_a_sum_is_flat_up_to_rounding_and_no_further() -> None:
+    rollouts = Rollouts(prompts=("p",), texts=(("x",) * 4,))
+    one, two = [0.1, 0.2, 0.3, 0.7], [0.9, 0.8, 0.7, 0.3]
+    found = score(rollouts, [giver("one", one), giver("two", two)], weights=[0.3, 0.3])
+    assert len(set(found.values[0].tolist())) > 1  # rounding, and nothing else
+    assert found.column("conflict") == [1.0, 1.0]
+    one, two = [1000.8, 1000.9, 1001.0, 1001.4], [-1000.1, -1000.2, -1000.3, -1000.7]
+    found = score(rollouts, [giver("one", one), giver("two", two)])
+    assert len(set(found.values[0].tolist())) > 1  # magnitudes count, not what is left of them
+    assert found.column("conflict") == [1.0, 1.0]
+    found = score(rollouts, [giver("one", [1.0] * 4), giver("two", [0.0, 0.0, 0.0, 1e-12])])
+    assert (found.column("conflict"), found.column("zero_in_sum")) == ([0.0, 0.0], [1.0, 0.0])
+    assert score(rollouts, giver("one", [1.0, 1.0, 1.0, 1.0 + 2**-52])).rows[0].zero_in_sum == 0.0
+
+
 def test_parts_are_tables_with_what_goes_with_the_rollouts() -> None:
     rollouts = Rollouts(
         prompts=("p", "q"), texts=TEXTS, log_probs=((-1.0, -2.0, -3.0), (-4.0, -5.0)), meta={"policy": "small"}

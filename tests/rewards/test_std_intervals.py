@@ -328,6 +328,11 @@ def test_coverage_and_stopping_over_streams(monkeypatch):
         if method == "self_bounding":
             assert width <= widths[law, n, "maurer_pontil"]
             assert widths.get((law, n, "binary_exact"), 0.0) <= width
+    for row in module.uncertified(300, delta):
+        if row.method == "chi2":  # exact on normal rewards: neither more misses nor fewer
+            noise = 4 * math.sqrt(delta * (1 - delta) / 300)
+            assert all(abs(share - delta) <= noise for share in (row.too_high, row.too_low, row.outside)), row
+            assert row.width == pytest.approx(row.theory, rel=0.1), row
     for row in module.stopping(100, delta):
         assert row.wrong <= limit, row
         assert row.median in (min(row.theory, 2048), 2 * row.theory), row
