@@ -282,26 +282,20 @@ class _Verdict(PlainOutput):
     def finish(self, acc: Any) -> Mapping[str, Any]:
         context: Context = acc
         head: Any = context.head
-        scores = [
-            _log_sum(torch.cat([part.double() for _, _, part in self._picked(head, context.last, tokens)], dim=1))
-            for tokens in (self._yes, self._no)
-            if tokens
-        ]
-        if not self._no:
-            whole = torch.stack([_log_sum(part.double()) for _, _, part in head.blocks(context.last, _VOCABULARY)])
-            return {"verdict": (scores[0] - _log_sum(whole.T)).exp().cpu().numpy()}
-        return {"verdict": torch.sigmoid(scores[0] - scores[1]).cpu().numpy()}
-
-    @staticmethod
-    def _picked(head: Any, states: Any, tokens: list[int]) -> Any:
-        for first, last, part in head.blocks(states, _VOCABULARY):
-            inside = [token - first for token in tokens if first <= token < last]
-            if inside:
-                yield first, last, part[:, inside]
+        yes: list[torch.Tensor] = []
+        other: list[torch.Tensor] = []
+        for first, last, block in head.blocks(context.last, _VOCABULARY):
+            logits = block.double()
+            yes += _picked(logits, self._yes, first, last)
+            other += _picked(logits, self._no, first, last) if self._no else [logits.logsumexp(dim=1, keepdim=True)]
+        gap = torch.cat(yes, dim=1).logsumexp(dim=1) - torch.cat(other, dim=1).logsumexp(dim=1)
+        return {"verdict": (torch.sigmoid(gap) if self._no else gap.exp()).cpu().numpy()}
 
 
-def _log_sum(logits: torch.Tensor) -> torch.Tensor:
-    return torch.logsumexp(logits, dim=1)
+def _picked(logits: torch.Tensor, tokens: Sequence[int], first: int, last: int) -> list[torch.Tensor]:
+    """Return the columns of the tokens that lie in a block of the vocabulary, if there are any."""
+    inside = [token - first for token in tokens if first <= token < last]
+    return [logits[:, inside]] if inside else []
 
 
 def _tokens(value: Any, name: str, size: int) -> list[int]:
