@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rankdiag import result_from_json
-from rankdiag.rewards import RewardTable, summarize
+from rankdiag.rewards import RewardTable, summarize, teacher_report
 
 
 def enumerated(table, k):
@@ -118,3 +118,134 @@ def test_the_curve_is_drawn_with_its_band_and_the_model_apart():
     assert "model-based" in model.label
     assert model.x[0] == seen.x[-1]
     assert len(model.low) == 0
+
+
+# --- teachers ------------------------------------------------------------------------------------------------------
+
+
+def tables(n=40, k=5):
+    rng = np.random.default_rng(7)
+    gold = rng.integers(0, 3, size=(n, k)).astype(float)  # ties, so that prompts have different numbers of pairs
+    proxies = {
+        "near": gold + 0.6 * rng.normal(size=gold.shape),
+        "coarse": np.round(gold / 2 + 0.3 * rng.normal(size=gold.shape)),
+    }
+    proxies["near"][rng.random(gold.shape) < 0.1] = np.nan
+    return proxies, gold, -15.0 + 3.0 * rng.normal(size=gold.shape)
+
+
+def test_a_teacher_row_has_quantiles_the_normaliser_sizes_and_weights():
+    proxies, gold, logs = tables()
+    first = RewardTable.from_array(proxies["near"], log_probs=logs)
+    report = teacher_report({"near": first, "coarse": proxies["coarse"]}, gold, bootstrap=0)
+    for row in report.rows:
+        rewards = proxies[row.name]
+        white = np.nanvar(rewards, axis=1, ddof=1) / np.nanvar(rewards, ddof=1)
+        found = (row.variance_min, row.variance_q25, row.variance_median, row.variance_q75, row.variance_max)
+        assert found == pytest.approx(np.quantile(white, [0, 0.25, 0.5, 0.75, 1]).tolist())
+        assert row.shift == pytest.approx(-np.nanmean(rewards))
+        assert row.scale == pytest.approx(1 / math.sqrt(np.nanvar(rewards, ddof=1) + 1e-8))
+        for k, *curve in row.zero_std_curve:
+            assert curve == pytest.approx(enumerated(rewards, int(k)), abs=1e-15)
+        assert (row.weighted_accuracy, row.ess) == pytest.approx(weighted(rewards, gold, logs))
+    assert any("few effective pairs" in caution for caution in report.cautions)
+    plain = teacher_report(proxies, gold, bootstrap=0)
+    assert np.isnan(plain.rows[0].ess)
+    assert plain.cautions == ()
+
+
+def weighted(proxy, gold, logs):
+    """Accuracy with pairs weighed by the probability of both, and 1 / sum of squared weights."""
+    pairs = [
+        (float(logs[i, a] + logs[i, b]), (proxy[i, a] - proxy[i, b]) * (gold[i, a] - gold[i, b]))
+        for i in range(len(gold))
+        for a, b in itertools.combinations(range(gold.shape[1]), 2)
+        if gold[i, a] != gold[i, b] and proxy[i, a] == proxy[i, a] and proxy[i, b] == proxy[i, b]
+    ]
+    top = max(log for log, _ in pairs)
+    weights = [math.exp(log - top) for log, _ in pairs]
+    shares = [1.0 if sign > 0 else 0.5 if sign == 0 else 0.0 for _, sign in pairs]
+    total = math.fsum(weights)
+    right = math.fsum(w * c for w, c in zip(weights, shares, strict=True)) / total
+    return right, total**2 / math.fsum(w * w for w in weights)
+
+
+def test_paired_differences_are_those_of_the_columns_and_a_grid():
+    proxies, gold, _ = tables()
+    report = teacher_report(proxies, gold, bootstrap=300, rng=0)
+    rows = {row.name: row for row in report.rows}
+    grid = next(grid for grid in report.document().grids if grid.title == "Paired differences")
+    assert len(grid.rows) == len(report.differences) == 2
+    for d, cells in zip(report.differences, grid.rows, strict=True):
+        gap = getattr(rows[d.first], d.figure) - getattr(rows[d.second], d.figure)
+        assert d.difference == pytest.approx(gap, abs=1e-12)
+        assert d.lower < d.difference < d.upper
+        assert cells == (d.first, d.second, d.figure, d.difference, d.lower, d.upper, d.lower > 0 or d.upper < 0)
+    # By hand: the same resamples of prompts for both, a sum over a sum.
+    draws = np.random.default_rng(0).integers(0, 40, (300, 40))
+    parts = {name: correct_pairs(proxies[name], gold) for name in proxies}
+    gaps = [
+        np.subtract(*(parts[name][0][draw].sum() / parts[name][1][draw].sum() for name in proxies)) for draw in draws
+    ]
+    found = next(d for d in report.differences if d.figure == "on_policy_accuracy")
+    assert (found.lower, found.upper) == pytest.approx(tuple(np.quantile(gaps, [0.025, 0.975])))
+
+
+def correct_pairs(proxy, gold):
+    credit, pairs = np.zeros(len(gold)), np.zeros(len(gold))
+    for i, a, b in ((i, a, b) for i in range(len(gold)) for a, b in itertools.combinations(range(gold.shape[1]), 2)):
+        p, g = proxy[i, a] - proxy[i, b], gold[i, a] - gold[i, b]
+        if g != 0 and p == p:
+            pairs[i] += 1
+            credit[i] += 1.0 if p * g > 0 else 0.5 if p == 0 else 0.0
+    return credit, pairs
+
+
+def test_teachers_are_drawn_with_intervals_names_and_curves():
+    proxies, gold, _ = tables()
+    report = teacher_report(proxies, gold, bootstrap=100, rng=0)
+    variance, accuracy, sizes = report.document().plots
+    for series, row in zip(variance.series, report.rows, strict=True):
+        assert (series.label, list(series.y)) == (row.name, [row.normalised_variance])
+        assert (list(series.low), list(series.high)) == ([row.variance_lower], [row.variance_upper])
+    assert [(s.label, list(s.x), list(s.y)) for s in accuracy.series] == [
+        (row.name, [row.on_policy_accuracy], [row.normalised_variance]) for row in report.rows
+    ]
+    assert [len(series.x) for series in sizes.series] == [5, 5]
+    many = {f"m{i}": proxies["near"] + i for i in range(8)}
+    (together,) = teacher_report(many, gold, bootstrap=0).document().plots[1].series
+    assert list(together.names) == list(many)
+    alone = teacher_report({"a": proxies["near"]}, bootstrap=0).document()
+    assert [plot.title for plot in alone.plots][1] == "Groups without spread, by their size"
+    assert all(len(series.low) == 0 for series in alone.plots[0].series)
+
+
+@pytest.mark.parametrize(
+    ("meta", "said"),
+    [
+        ({"top_k": 50}, "top_k 50"),
+        ({"top_p": 0.9, "temperature": 0.7}, "top_p 0.9, temperature 0.7"),
+        ({"top_k": 0, "top_p": 1.0, "temperature": 1}, None),
+        ({"top_k": -1}, None),
+        ({"top_k": None, "top_p": "all", "temperature": True}, None),
+    ],
+)
+def test_a_sampler_that_cuts_is_a_caution(meta, said):
+    table = RewardTable.from_array([[0.0, 1.0], [1.0, 0.0]], meta={**meta, "policy": "base"})
+    report = teacher_report({"a": table}, bootstrap=0)
+    notes = " ".join(report.document().notes)
+    assert (f"drawn with {said}:" in notes) if said else report.cautions == ()
+    assert report.document().title == "Reward models as teachers of base"
+    assert teacher_report({"a": table}, bootstrap=0, policy="other").meta.details["policy"] == "other"
+
+
+def test_a_ranked_report_is_the_same_report_in_order():
+    proxies, gold, _ = tables()
+    report = teacher_report({"coarse": proxies["coarse"], "near": proxies["near"]}, gold, bootstrap=20, rng=0)
+    best = report.ranked("on_policy_accuracy")
+    assert [row.name for row in best.rows] == list(report.rank("on_policy_accuracy")) == ["near", "coarse"]
+    assert "By on_policy_accuracy, the best first: near, coarse." in best.document().explanation
+    assert best.differences == report.differences
+    assert result_from_json(best.to_json()) == best
+    with pytest.raises(ValueError, match="`by` must be one of"):
+        report.ranked("luck")
