@@ -47,8 +47,10 @@ class Arrays:
         import numpy as np
 
         try:
-            found = np.load(path, allow_pickle=False)
-            arrays = {"values": found} if isinstance(found, np.ndarray) else {name: found[name] for name in found.files}
+            with path.open("rb") as stream:
+                found = np.load(stream, allow_pickle=False)
+                one = isinstance(found, np.ndarray)
+                arrays = {"values": found} if one else {name: found[name] for name in found.files}
         except Exception as error:  # damage and pickles raise of many kinds
             if isinstance(error, OSError) and error.errno is not None:
                 raise

@@ -21,9 +21,11 @@ class Source(Protocol):
     @property
     def names(self) -> tuple[str, ...]:
         """Columns that can hold rewards."""
+        ...
 
     def table(self, reward: str | None = None, *, negate: bool = False) -> RewardTable:
         """Return the table whose rewards are in this column (None: in the one that the options name)."""
+        ...
 
 
 def add_table_arguments(parser: argparse.ArgumentParser, *, reward: bool = True) -> None:

@@ -245,9 +245,9 @@ def csv_rows(path: Path) -> Iterator[Located]:
     ValueError
         If it has no header, a name twice, a row of another length, or is no CSV in UTF-8.
     """
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as file:
-            reader = csv.reader(file, strict=True)
+    with path.open(encoding="utf-8-sig", newline="") as file:
+        reader = csv.reader(file, strict=True)
+        try:
             header = next(reader, None)
             if not header:
                 raise ValueError(f"{path.name}: must have a header with names of columns in line 1; it has none")
@@ -261,10 +261,10 @@ def csv_rows(path: Path) -> Iterator[Located]:
                 if len(row) != len(header):
                     raise ValueError(f"{place}: has {len(row)} cells, and the header has {len(header)}")
                 yield place, dict(zip(header, row, strict=True))
-    except csv.Error as error:
-        raise ValueError(f"{path.name}, line {reader.line_num}: is no CSV ({error})") from None
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path.name}: is no UTF-8 ({error.reason} at byte {error.start})") from None
+        except csv.Error as error:
+            raise ValueError(f"{path.name}, line {reader.line_num}: is no CSV ({error})") from None
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{path.name}: is no UTF-8 ({error.reason} at byte {error.start})") from None
 
 
 def _as_number(value: Any, *, text: bool) -> float | None:
