@@ -52,6 +52,21 @@ def test_equal_rewards_move_nothing():
     assert np.isnan(gradient_alignment([0.1, 0.9], [1, 1], [0, 1]).cosine)
 
 
+def test_a_gradient_in_the_null_space_of_the_kernel_has_no_direction():
+    """Features that do not tell outputs apart move nothing, though rounding leaves 1e-17 of a gradient."""
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        probs, reward = rng.dirichlet(np.ones(5)), rng.normal(size=5)
+        flat = gradient_alignment(probs, reward, reward, kernel=np.ones((5, 5)))
+        assert np.isnan(flat.cosine)
+        assert flat.rate == pytest.approx(0, abs=1e-15)
+    half = np.kron(np.eye(2), np.ones((2, 2)))  # tells pairs of outputs apart: a policy over two
+    found = gradient_alignment([0.1, 0.3, 0.2, 0.4], [1.0, 1.0, 0.0, 0.0], [0.0, 2.0, 1.0, 0.0], kernel=half)
+    g, w = np.array([0.24, -0.24]), np.array([0.1 * -0.8 + 0.3 * 1.2, 0.2 * 0.2 + 0.4 * -0.8])
+    assert found.rate == pytest.approx(g @ w)
+    assert found.cosine == pytest.approx(g @ w / np.linalg.norm(g) / np.linalg.norm(w))
+
+
 def test_refusals():
     with pytest.raises(ValueError, match="sum to 1"):
         attraction([0.5, 0.6], [1, 0])

@@ -172,6 +172,8 @@ def test_a_pair_widens_its_own_margin_and_masks_and_unusable_pairs_are_left_out(
     assert np.isnan(some.margin_change[:, 0]).all()
     np.testing.assert_allclose(some.margin_change[:, 1], own.margin_change[:, 0], rtol=1e-4)
     assert some.meta.skipped == {"pairs of `train`": "1 cannot be used"}
+    weighed = token_cues(model, broken, evaluation=pairs(PAIRS), gap=[50.0, 0.0])  # each pair keeps its own gap
+    np.testing.assert_allclose(weighed.margin_change[:, 1], some.margin_change[:, 1], rtol=1e-12)
     for twin in (result_from_json(some.to_json()), pickle.loads(pickle.dumps(some)), copy.deepcopy(some)):
         assert twin == some
         assert not twin.cue_share.flags.writeable

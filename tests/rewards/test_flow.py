@@ -141,6 +141,43 @@ def test_samples_average_to_the_gradient():
     np.testing.assert_allclose(moved, pull - pull.mean(), atol=0.005)
 
 
+def test_outputs_are_drawn_with_their_probabilities():
+    """One draw for one update moves the logits by r(y) (e_y - pi): with rewards that differ it says what was drawn."""
+    run = simulate(np.tile(P, (40_000, 1)), [1.0, 2.0, 4.0], method="reinforce", lr=1.0, steps=1, rng=1)
+    moved = np.log(run.probs[-1]) - np.log(run.probs[0])
+    shapes = np.array([r * (np.eye(3)[y] - P) for y, r in enumerate((1.0, 2.0, 4.0))])
+    centre = np.eye(3) - 1 / 3
+    gaps = np.linalg.norm((moved @ centre)[:, None] - shapes @ centre, axis=2)
+    drawn = gaps.argmin(axis=1)
+    assert gaps.min(axis=1).max() < 1e-12
+    np.testing.assert_allclose(np.bincount(drawn) / 40_000, P, atol=0.0125)  # five deviations
+    assert run.meta.details["samples"] == 1
+
+
+@pytest.mark.parametrize("kernel", [None, KERNEL])
+@pytest.mark.parametrize("kl", [0.0, 0.4])
+def test_norms_are_those_of_the_weights(kernel, kl):
+    run = simulate(P, R, kernel=kernel, kl=kl, ref=REF, horizon=2.0, record=[0.0, 0.5, 2.0])
+    for p, norm, value, var in zip(run.probs, run.grad_norm, run.train_value, run.train_var, strict=True):
+        penalised = np.array(R) - kl * np.log(p / np.array(REF))
+        pull = p * (penalised - p @ penalised)
+        gram = np.eye(3) if kernel is None else kernel
+        assert norm == pytest.approx(math.sqrt(pull @ gram @ pull), rel=1e-10)
+        assert value == pytest.approx(p @ R, rel=1e-12)  # without the penalty
+        assert var == pytest.approx(p @ (np.array(R) - p @ R) ** 2, rel=1e-12)
+
+
+def test_what_is_recorded_ends_with_the_hit():
+    times = [0.0, 1.0, 5.0, 23.0, 24.0, 40.0]
+    run = simulate(start(0.05), PROXY, {"gold": GOLD}, horizon=50.0, record=times, stop=("gold", 0.95))
+    assert run.times.tolist() == [0.0, 1.0, 5.0, 23.0, run.hitting_time]
+    assert 23.0 < run.hitting_time < 24.0
+    assert run.values["gold"][-1] == pytest.approx(0.95, abs=1e-9)
+    missed = simulate(start(0.05), PROXY, {"gold": GOLD}, horizon=20.0, record=[1.0, 20.0], stop=("gold", 0.95))
+    assert missed.times.tolist() == [1.0, 20.0]
+    assert missed.hitting_time == math.inf
+
+
 def test_a_seed_repeats_whatever_is_recorded():
     a = simulate(P, R, method="reinforce", steps=50, rng=3)
     b = simulate(P, R, method="reinforce", steps=50, rng=3, record=[50])
