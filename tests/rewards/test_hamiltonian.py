@@ -70,6 +70,29 @@ def test_edges_and_cycles_have_their_probabilities():
     assert abs(np.mean(first) - expected) < 5 * 0.5 / math.sqrt(2000)
 
 
+def test_the_order_of_draws_is_fixed():
+    """Cycle, one number for each other pair i < j, shuffle of the edges, then permutations until one is no cycle."""
+    rng = np.random.default_rng(11)
+    closing = 0
+    for pair in hamiltonian_pairs(300, n=5, p=0.6, rng=11):
+        cycle = rng.permutation(5).tolist()
+        planted = {frozenset((cycle[i], cycle[i - 1])) for i in range(5)}
+        others = [(i, j) for i in range(5) for j in range(i + 1, 5) if frozenset((i, j)) not in planted]
+        numbers = rng.random(len(others))
+        while (numbers < 0.6).all():  # a complete graph has no order to reject
+            numbers = rng.random(len(others))
+        drawn = {frozenset(edge) for edge, number in zip(others, numbers, strict=True) if number < 0.6}
+        edges = [(i, j) for i in range(5) for j in range(i + 1, 5) if frozenset((i, j)) in planted | drawn]
+        edges = [edges[place] for place in rng.permutation(len(edges))]
+        order = rng.permutation(5).tolist()
+        while all(frozenset((order[i], order[i - 1])) in planted | drawn for i in range(5)):
+            order = rng.permutation(5).tolist()
+        assert (list(pair.chosen), list(pair.edges), list(pair.rejected)) == (cycle, edges, order)
+        missing = [i for i in range(5) if frozenset((order[i], order[i - 1])) not in planted | drawn]
+        closing += missing == [0]
+    assert closing > 10  # a path through all vertices that does not close is no cycle either
+
+
 def test_hard_negatives_are_close():
     def missing(pair):
         edges = set(pair.edges)
