@@ -120,10 +120,9 @@ def test_batches_that_are_generated_at_once_and_used_twice(model_folder: Path, t
     assert [record["step"] for record in ours] == [1, 5]  # a generation serves four steps
     for place, record in enumerate(ours):
         found = dict(record)
-        for call in (rewards.calls[place],):
-            expected = oracle.expected(
-                groups_of([{"noted": call["early"], **call}], ["noted"], 4), {"noted": 1.0}, 0.05
-            )
+        call = rewards.calls[place]
+        groups = groups_of([{"noted": call["early"], **call}], ["noted"], 4)
+        expected = oracle.expected(groups, {"noted": 1.0}, 0.05)
         for name in ("frac_all_worst", "frac_all_best"):  # of the run so far
             found.pop(PREFIX + name)
             expected.pop(name)

@@ -16,15 +16,18 @@ from rankdiag._validate import RankdiagWarning
 from rankdiag.rewards import (
     RewardNormalizer,
     RewardTable,
+    SequentialStd,
     _pair_counts,
     c4_factor,
     exact_reward_moments,
+    low_std_fraction,
     normalised_reward_variance,
     pair_accuracy,
     ranking_accuracy,
     reward_moments,
     std_interval,
     summarize,
+    trl_batch_metrics,
     zero_std_at_k,
 )
 
@@ -324,3 +327,30 @@ def test_published_micro_figures() -> None:
     radii = [std_interval(np.arange(n) % 2, reward_range=(0, 1)).radius for n in (10, 64, 256, 1024)]
     assert [round(r, d) for r, d in zip(radii, (3, 3, 3, 4), strict=True)] == [0.816, 0.308, 0.153, 0.0765]
     assert round(std_interval([1.0] * 1000, method="binary_exact", reward_range=(0, 1)).upper, 4) == 0.0546
+
+
+# --- spread ---
+
+
+def test_a_bound_that_is_the_threshold_is_low_above_and_undecided_below() -> None:
+    """`tau` is a threshold of at most: an upper bound equal to it certifies, a lower bound equal to it does not."""
+    row = np.array([1.0] * 200 + [0.0] * 40)
+    found = std_interval(row, method="binary_exact", reward_range=(0, 1))
+    assert 0 < found.lower < found.upper < 0.5
+    for tau, wanted in ((found.upper, (1.0, 0.0, 0.0)), (found.lower, (0.0, 1.0, 0.0))):
+        shares = low_std_fraction(row[None], tau, method="certified", reward_range=(0, 1))
+        assert (shares.certain_low, shares.undecided, shares.certain_high) == wanted
+    below = low_std_fraction(row[None], np.nextafter(found.lower, 0), method="certified", reward_range=(0, 1))
+    assert below.certain_high == 1.0
+    eight = np.array([0.0, 1.0] * 4)
+    first = std_interval(eight, reward_range=(0, 20), method="maurer_pontil", sides="two", delta=6 * 0.05 / np.pi**2)
+    whole = SequentialStd(first.upper, reward_range=(0, 20), max_rollouts=8)
+    assert (whole.update(eight), whole.interval.upper) == ("low", first.upper)
+
+
+def test_the_trainers_own_test_for_zero_has_a_tolerance_and_ours_has_none() -> None:
+    rewards = [1.0, 1.0 + 1e-9, 0.0, 1.0]
+    assert trl_batch_metrics(rewards, num_generations=2).frac_reward_zero_std == 0.5
+    assert summarize(np.reshape(rewards, (2, 2))).frac_zero_std == 0.0
+    wide = [1.0, 1.0 + 4e-8, 0.0, 1.0]
+    assert trl_batch_metrics(wide, num_generations=2).frac_reward_zero_std == 0.0
