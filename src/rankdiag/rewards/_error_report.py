@@ -236,8 +236,8 @@ _NOTES = (
     "Alignment treats the distinct rollouts of a prompt as all outputs of a policy with a logit for each and their "
     "frequencies as its probabilities. Nothing is shared between outputs or prompts; a model shares much.",
     "Between distinct rollouts of equal frequency, the cosine is the correlation of both rewards within the prompt.",
-    "Accuracies of .64 to .76 on a policy's own rollouts are typical of public reward models, and are lower than "
-    "those on given pairs: trust them (arXiv 2503.15477).",
+    "Public reward models order 64 to 76 % of the pairs of a policy as a large gold model does, and 80 to 86 % of the "
+    "pairs of a dataset: trust the accuracy on the policy's own rollouts (arXiv 2503.15477).",
 )
 
 
