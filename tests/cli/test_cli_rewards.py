@@ -483,7 +483,7 @@ def classifier(tmp_path_factory) -> Path:
         pad_token_id=0,
         bos_token_id=1,
         eos_token_id=2,
-        num_labels=1,
+        id2label={0: "reward"},
     )
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)

@@ -48,6 +48,7 @@ NAN_OK = {
     "ErrorRecord.document",
     "TeacherReport.correlate",
     "TeacherReport.document",
+    "TeacherReport.ranked",
     "categorize_errors",
     "error_report",
     "expected_gradient_norm",

@@ -239,6 +239,13 @@ def test_a_sampler_that_cuts_is_a_caution(meta, said):
     assert teacher_report({"a": table}, bootstrap=0, policy="other").meta.details["policy"] == "other"
 
 
+def test_a_reward_at_chance_is_a_caution_whatever_its_variance():
+    gold = [[0.0, 1.0], [1.0, 0.0]]
+    report = teacher_report({"good": gold, "blind": [[1.0, 0.0], [1.0, 0.0]]}, gold, bootstrap=0)
+    assert report.rows[1].combined > 0.9
+    assert [caution for caution in report.cautions if "No better than chance" in caution and ": blind." in caution]
+
+
 def test_a_ranked_report_is_the_same_report_in_order():
     proxies, gold, _ = tables()
     report = teacher_report({"coarse": proxies["coarse"], "near": proxies["near"]}, gold, bootstrap=20, rng=0)

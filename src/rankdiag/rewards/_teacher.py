@@ -22,7 +22,7 @@ from rankdiag.rewards._moments import row_moments
 from rankdiag.rewards._pair_counts import expected_reward, pair_sums
 from rankdiag.rewards._pairs import pair_accuracy
 from rankdiag.rewards._table import RewardTable
-from rankdiag.rewards._teacher_show import of_sampler, of_weights, teacher_document
+from rankdiag.rewards._teacher_show import of_accuracy, of_sampler, of_weights, teacher_document
 from rankdiag.rewards._zero_std_curve import zero_std_curve
 
 __all__ = ["TeacherDifference", "TeacherReport", "TeacherRow", "teacher_report"]
@@ -113,7 +113,7 @@ class TeacherReport(Table[TeacherRow]):
     differences : tuple of TeacherDifference
         Paired differences of normalised variance and on-policy accuracy; empty without a bootstrap.
     cautions : tuple of str
-        What makes these figures those of another policy, or of too few pairs.
+        What makes these figures those of another policy, of too few pairs, or of no use.
     ranked_by : str
         Column by which the rows stand in order; empty where they stand as given.
 
@@ -338,7 +338,7 @@ def teacher_report(
     return TeacherReport(
         rows=tuple(rows),
         differences=tuple(_differences(ratios, draws, level)),
-        cautions=(*of_sampler(known), *of_weights(rows, n_pairs)),
+        cautions=(*of_sampler(known), *of_accuracy(rows), *of_weights(rows, n_pairs)),
         explanation=(
             f"{len(rows)} reward models on the same {shape[0]} prompts. Trust the accuracy on the policy's own "
             "rollouts; compare reward models only on one policy."

@@ -11,11 +11,12 @@ if TYPE_CHECKING:
     from rankdiag.rewards._table import RewardTable
     from rankdiag.rewards._teacher import TeacherReport, TeacherRow
 
-__all__ = ["of_sampler", "of_weights", "teacher_document"]
+__all__ = ["of_accuracy", "of_sampler", "of_weights", "teacher_document"]
 
 _LONG = ("variance_min", "variance_q25", "variance_median", "variance_q75", "variance_max", "shift", "scale")
 _WEIGHTED = ("weighted_accuracy", "ess")
 _APART = 6  # reward models up to which each has its own colour and mark
+_CHANCE = 0.5
 _FEW_PAIRS, _SMALL_SHARE = 20.0, 0.01  # as `ranking_accuracy` warns
 _CUTS: Mapping[str, Callable[[float], bool]] = {
     "top_k": lambda value: value > 0,
@@ -45,6 +46,17 @@ def of_sampler(tables: Sequence[RewardTable]) -> tuple[str, ...]:
     return (
         f"The rollouts were drawn with {listed}: variances and accuracies are those of that distribution, not of the "
         "policy that training changes. Draw with temperature 1 and neither top_k nor top_p.",
+    )
+
+
+def of_accuracy(rows: Sequence[TeacherRow]) -> tuple[str, ...]:
+    """Say which reward models move the policy and do not know where to."""
+    blind = [row.name for row in rows if row.on_policy_accuracy <= _CHANCE]
+    if not blind:
+        return ()
+    return (
+        f"No better than chance on the policy's own rollouts: {', '.join(blind)}. Variance moves the policy, and not "
+        "towards the ground truth; `combined` counts it all the same.",
     )
 
 
