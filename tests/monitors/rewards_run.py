@@ -18,7 +18,7 @@ class Rewards:
 
     def early(self, prompts: list[str], completions: list[str], completion_ids: Any, **columns: Any) -> list[Any]:
         """Return 1 for an early letter; None now and then; often equal in a group."""
-        rewards = [None if len(ids) % 7 == 6 else float(sum(ids) % 3 == 0) for ids in completion_ids]
+        rewards = [None if sum(ids) % 5 == 4 else float(sum(ids) % 3 == 0) for ids in completion_ids]
         self.calls.append({"early": rewards, "prompts": list(prompts)})
         return rewards
 

@@ -66,6 +66,7 @@ def test_training_is_the_same_and_readings_are_right(model_folder: Path, tmp_pat
     trainer.train()
 
     assert plain.calls == rewards.calls
+    assert any(None in call["early"] for call in rewards.calls)  # what cannot be scored is among it
     for key, value in weights(without.model).items():
         assert torch.equal(value, weights(trainer.model)[key]), key
     assert records(trainer, ours=False) == records(without, ours=False)
