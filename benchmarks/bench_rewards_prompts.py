@@ -18,7 +18,7 @@ import pytest
 import torch
 
 from rankdiag.monitors import RewardStdMetric
-from rankdiag.rewards import MomentState, SequentialStd, std_interval, zero_std_at_k
+from rankdiag.rewards import MomentState, SequentialStd, low_std_fraction, std_interval, zero_std_at_k
 
 Works = dict[str, Callable[[], Any]]
 
@@ -158,6 +158,10 @@ def plain_interval(values: Any, delta: float = 0.05) -> tuple[float, float]:
 def intervals(size: int) -> Works:
     rows = np.random.default_rng(0).random((2_000 if size >= 1024 else 100, 64))
 
+    def at_once() -> None:
+        """The intervals of all prompts in one call, which keeps their shares alone."""
+        low_std_fraction(rows, 0.05, method="certified", reward_range=(0.0, 1.0))
+
     def stds() -> None:
         for row in rows:
             row.std(ddof=1)
@@ -171,6 +175,7 @@ def intervals(size: int) -> Works:
         "numpy-std-of-each": stds,
         "maurer_pontil": lambda: ours("maurer_pontil"),
         "self_bounding": lambda: ours("self_bounding"),
+        "low_std_fraction": at_once,
     }
 
 
@@ -213,7 +218,13 @@ CASES: dict[str, Any] = {
     "equal subsets, 20000 x 64, k = 8": (levels, {"plain-levels": None, "one-sort": None, "zero_std_at_k": 1.0}),
     "intervals of 2000 prompts": (
         intervals,
-        {"plain-maurer-pontil": None, "numpy-std-of-each": None, "maurer_pontil": None, "self_bounding": None},
+        {
+            "plain-maurer-pontil": None,
+            "numpy-std-of-each": None,
+            "maurer_pontil": None,
+            "self_bounding": None,
+            "low_std_fraction": 1.0,
+        },
     ),
     "1024 single rewards of 20 prompts": (
         looks,
