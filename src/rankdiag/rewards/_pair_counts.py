@@ -185,7 +185,8 @@ class _Block:
         self, p: Floats, g: Floats, rule: Rule, half: bool, low: NDArray[np.bool_] | None, others: ExpectedReward | None
     ) -> None:
         self.p, self.g = np.ascontiguousarray(p.T), np.ascontiguousarray(g.T)
-        self.rule, self.half = rule, half
+        self.rule: Rule = rule
+        self.half = half
         self.low = None if low is None else np.ascontiguousarray(low.T)
         self.others = others
 
