@@ -360,6 +360,28 @@ def test_proxies_of_columns_files_and_signs(files, tmp_path, capsys):
     assert found["col"].ess == pytest.approx(ranking_accuracy(MISSING, GOLD, weighting="sequence", log_probs=LOGP).ess)
 
 
+def test_a_gate_names_the_reward_model_that_fails(files, capsys):
+    options = ("--proxy", "good=reward", "--proxy", "bad=reward", "--negate", "bad", "--bootstrap", 0)
+    code, _, err = run(capsys, "teacher", files / "rows.csv", *options, "--fail-on", "on_policy_accuracy < 0.5")
+    assert code == 1
+    assert "--fail-on: bad: on_policy_accuracy" in err
+    assert "good" not in err
+    code, _, err = run(capsys, "teacher", files / "rows.csv", *options, "--fail-on", "off_policy_accuracy < 0.5")
+    assert code == 3
+    assert "could not be checked on any row" in err
+
+
+def test_names_out_of_files_stay_text_in_the_page(tmp_path, capsys):
+    hostile = "<script>alert(1)</script>"
+    path, page = tmp_path / "hostile.csv", tmp_path / "page.html"
+    path.write_text(f"prompt_id,{hostile}\na,0\na,1\nb,1\nb,1\n")
+    assert run(capsys, "summary", path, "--reward", hostile, "--html", page)[0] == 0
+    assert "<script>" not in page.read_text()
+    options = ("--proxy", f"{hostile}={hostile}", "--bootstrap", 0, "--html", page)
+    assert run(capsys, "teacher", path, *options)[0] == 0
+    assert "<script>" not in page.read_text()
+
+
 def test_a_teacher_without_gold_is_ranked_by_variance(files, capsys):
     report = read(capsys, "teacher", files / "values.npy", "--proxy", "a=values", "--bootstrap", 0)
     assert report.ranked_by == "normalised_variance"

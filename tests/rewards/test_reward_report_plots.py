@@ -102,6 +102,8 @@ def test_many_rollouts_and_many_prompts_are_bounded():
     wide = summarize(rng.integers(0, 2, size=(20, 3000)).astype(float))
     assert len(wide.zero_std_curve) <= 48
     assert wide.zero_std_curve[-1][0] == 3000.0
+    long = summarize((rng.random((3, 150_000)) < [[0.1], [0.5], [0.9]]).astype(float))
+    assert [k for k, _ in long.zero_std_beyond][-1] == 1_000_000.0
     many = rng.binomial(1, 0.3, size=(200_000, 4)).astype(float)
     curve = summarize(many).zero_std_curve
     assert curve[1][3] == 100_000  # every second prompt

@@ -17,7 +17,8 @@ Floats = NDArray[np.float64]
 
 _CELLS = 1 << 19  # rewards that are looked at: the standard error over so many prompts is below what a plot shows
 _SIZES = 48  # group sizes of the curve
-_BEYOND = 8  # times the largest group seen, to which a model is followed
+_BEYOND = 8  # times the largest group seen, to which a model is followed,
+_LARGEST = 1_000_000  # and at most to this size, for each costs as much as its size
 _MODEL = 13  # sizes of that part
 
 
@@ -84,7 +85,8 @@ def zero_std_curve(
     beta = _fitted(rows, drawn, ends)
     if beta is None:
         return ZeroStdCurve(tuple(seen), (), None)
-    wanted = sorted({*_sizes(top, _BEYOND * top, _MODEL), *(size for size in also if size > top)})
+    last = min(_BEYOND * top, _LARGEST)
+    wanted = sorted({*(_sizes(top, last, _MODEL) if top < last else ()), *(size for size in also if size > top)})
     beyond = tuple((float(k), beta_binomial_zero_std(*beta, k)) for k in wanted)
     return ZeroStdCurve(tuple(seen), beyond, beta)
 
