@@ -69,7 +69,7 @@ def test_one_step(benchmark: Any, size: int, what: str) -> None:
     for name, value in plain.items():
         assert found[f"rankdiag/rewards/{name}"] == pytest.approx(value)
     benchmark.extra_info.update({"goal": 0 if what == "plain" else 1.0, "baseline": what == "plain"})
-    benchmark.pedantic(run, rounds=50, iterations=20, warmup_rounds=2)
+    benchmark.pedantic(run, rounds=50 if size >= 1024 else 5, iterations=20, warmup_rounds=2)
     if what == "monitor-by-place" and benchmark.stats is not None and size <= 1024:
         assert benchmark.stats.stats.median < 1e-3
 
@@ -107,7 +107,7 @@ def test_four_steps(benchmark: Any, size: int, tmp_path: Path, watched: bool) ->
         made.train()
         took.append(time.perf_counter() - began)
 
-    benchmark.pedantic(train, setup=setup, rounds=3)
+    benchmark.pedantic(train, setup=setup, rounds=3 if size >= 1024 else 1)
     if monitors:  # noise of training is larger than what the monitor takes, so that is measured by itself
         share = [monitor.seconds / seconds for monitor, seconds in zip(monitors, took, strict=True)]
         benchmark.extra_info["share_of_the_monitor"] = share
