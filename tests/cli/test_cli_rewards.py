@@ -584,6 +584,28 @@ def test_token_ids_need_no_tokenizer_and_bad_rows_are_named(classifier, tmp_path
 
 
 @pytest.mark.slow
+def test_scores_of_a_reward_model_may_be_given_and_unusable_rows_are_said(classifier, tmp_path, capsys):
+    path = tmp_path / "rollouts.jsonl"
+    rows = [*TEXTS, {"prompt": "Say nothing.", "response": "", "gold": 0.0}]
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    scores, bench = tmp_path / "scores.csv", tmp_path / "bench.json"
+    scores.write_text("chosen,rejected\n1,0\n0,1\n1,0\n")
+    made = {"subset": "hep-go", "scores_chosen": 1.0, "scores_rejected": 0.0, "results": 1}
+    bench.write_text(json.dumps(made) + "\n" + json.dumps(made))
+    for file, accuracy in ((scores, 2 / 3), (bench, 1.0)):
+        code, out, err = run(
+            capsys, "teacher", path, "--reward-model", f"rm={classifier}", "--pairs", f"rm={file}", "--bootstrap", 0,
+            "--json",
+        )  # fmt: skip
+        assert code == 0
+        assert "rankdiag: rm could not score 1 of 6 prompts" in err
+        assert result_from_json(out).rows[0].off_policy_accuracy == pytest.approx(accuracy)
+    code, _, err = run(capsys, "teacher", path, "--reward-model", f"rm={classifier}", "--response", "answer")
+    assert code == 3
+    assert "TABLE has no column 'answer' for --reward-model" in err
+
+
+@pytest.mark.slow
 def test_the_script_itself(files):
     command = [str(SCRIPT)] if SCRIPT.exists() else [sys.executable, "-m", "rankdiag"]
     done = subprocess.run(
