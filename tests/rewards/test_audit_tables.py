@@ -305,6 +305,12 @@ def test_prompts_without_an_id_have_the_hash_of_their_canonical_json() -> None:
         (lambda: exact_reward_moments([[0.5, 0.6]], [[1.0, 2.0]]), r"must sum to 1 .*got 1\.1"),
         (lambda: normalised_reward_variance([[1.0, 1.0]]), "all rewards identical"),
         (lambda: RewardNormalizer.fit([[1.0, 1.0]]), "all rewards identical"),
+        (
+            lambda: ranking_accuracy(
+                [[0.0, 1.0]], [[0.0, 1.0]], weighting="sequence", log_probs=[[-1.7e308, -1.7e308]]
+            ),
+            "`log_probs` must have sums that float64 can hold",
+        ),
         (lambda: ranking_accuracy([[0.0, 1.0]], [[1.0, 1.0]]), "all gold rewards tie: accuracy is undefined"),
     ],
 )

@@ -20,6 +20,7 @@ from rankdiag.rewards._table import RewardTable
 __all__ = ["RankingAccuracy", "combine", "log_weights", "ranking_accuracy", "rewards_2d"]
 
 Floats = NDArray[np.float64]
+_LARGEST_LOG = 1e300  # of a log-probability; sums of two, or of all rejected responses, are in float64 then
 WEIGHTED = ("sequence", "length_normalised")
 _TIES = {"drop": "", "sign_agreement": "right where gold ties too", "index_ties": "strict"}
 WEIGHTINGS = ("uniform", "prompt", "sequence", "length_normalised")
@@ -281,6 +282,8 @@ def log_weights(log_probs: Any, lengths: Any, mode: str, shape: tuple[int, ...],
         raise ValueError(f"`{name}` must align with rewards rollout by rollout: got {logs.shape} and {shape}")
     if np.isinf(logs).any():
         raise ValueError(f"`{name}` must be finite or NaN; got an infinite entry")
+    if (np.abs(logs) > _LARGEST_LOG).any():
+        raise ValueError(f"`{name}` must have sums that float64 can hold, entries of at most {_LARGEST_LOG:g}")
     if mode != "length_normalised":
         return logs
     name = f"lengths{of}"
