@@ -135,6 +135,23 @@ def test_families_with_ragged_prompts(zoo, family):
             assert value == pytest.approx(float(sum(lines[i, t] for i, t in enumerate(row))), abs=1e-4)
 
 
+@pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2", "bloom", "mamba"])
+@pytest.mark.parametrize("k", [1, 2])
+def test_padding_of_shorter_prompts_is_not_read(zoo, family, k):
+    """So cold that the most probable token is drawn: that after the prompt alone, in a batch of several lengths."""
+    model = zoo.load(family)
+    prompts = [[1, 5, 6, 7, 40, 41], [1, 9], [30]]
+    rollouts = HFSampler(model, max_new_tokens=3, temperature=1e-4, batch_size=8).sample(prompts, k, rng=0)
+    for prompt, rows in zip(prompts, rollouts.token_ids, strict=True):
+        ids = list(prompt)
+        for _ in range(3):
+            with torch.no_grad():
+                ids.append(int(model(input_ids=torch.tensor([ids])).logits[0, -1].argmax()))
+            if ids[-1] == EOS:
+                break
+        assert set(rows) == {tuple(ids[len(prompt) :])}
+
+
 @pytest.mark.parametrize("family", ["llama", "gpt2", "gemma2"])
 def test_a_shared_cache_draws_what_plain_generation_draws(zoo, family, monkeypatch):
     model = zoo.load(family)

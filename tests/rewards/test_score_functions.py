@@ -232,6 +232,21 @@ def test_a_head_reads_the_last_token_whatever_the_padding_and_the_batch(
     np.testing.assert_allclose(longer.values[:2], wanted, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.parametrize("pool", ["last", "mean"])
+def test_the_bias_of_a_head_belongs_to_the_reward(classifiers: Any, pool: Any) -> None:
+    model = copy.deepcopy(classifiers["own"])
+    model.score = torch.nn.utils.skip_init(torch.nn.Linear, 32, 3)
+    with torch.no_grad():
+        model.score.weight.copy_(torch.linspace(-1, 1, 96).reshape(3, 32))
+        model.score.bias.copy_(torch.tensor([5.0, -7.0, 11.0]))
+        states = model.model(input_ids=torch.tensor([[*PROMPTS[0], *RESPONSES[0][0]]])).last_hidden_state[0]
+        own = states[-1:] if pool == "last" else states[len(PROMPTS[0]) :]
+        wanted = model.score(own).mean(dim=0)
+    for label in range(3):
+        values = sequence_rewards(model, encoded(PROMPTS, RESPONSES), label=label, pool=pool).values
+        assert values[0, 0] == pytest.approx(float(wanted[label]), rel=1e-4)
+
+
 def test_a_model_and_a_function_on_the_same_ids(classifiers: Any) -> None:
     model = classifiers["eos"]
     rollouts = Rollouts(
