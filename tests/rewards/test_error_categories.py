@@ -56,3 +56,9 @@ def test_refusals():
         categorize_errors(START, GOLD, GOLD, verify="gd")
     with pytest.raises(ValueError, match="r_gold"):
         categorize_errors(START, GOLD, GOLD[:3])
+    never = [0.0, 0.5, 0.5, 0.0]
+    with pytest.raises(ValueError, match="`pi0` must be positive"):
+        categorize_errors(never, [1.0, 0.5, -1.0, -1.0], GOLD, verify="flow")
+    assert (
+        categorize_errors(never, [0.5, 0.8, -1.0, -1.0], GOLD)[0].category == "benign_II"
+    )  # without a flow it may be 0

@@ -141,6 +141,8 @@ def categorize_errors(
     proxy, gold = (checked_reward(v, n, policy.size) for v, n in ((r_proxy, "r_proxy"), (r_gold, "r_gold")))
     gram = as_kernel(kernel, "kernel", policy.size)
     way = None if verify is None else choice(verify, "verify", ("flow",))
+    if way and (policy == 0).any():
+        raise ValueError("`pi0` must be positive with verify='flow', for its logarithm is where the flow starts")
     end = real(horizon, "horizon", low=0.0, low_open=True)
     spread = float(np.ptp(gold))
     band = real(top_tol, "top_tol", low=0.0) * spread
