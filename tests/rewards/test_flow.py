@@ -240,3 +240,29 @@ def test_results_survive_every_trip():
 
 def test_oracle_softmax_sums_to_one():
     assert sum(probabilities([1e3, 0.0, -1e3])) == 1
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e5, 1e20, 1e150, 1e300])
+@pytest.mark.parametrize("what", ["kernel", "features", "reward"])
+def test_a_fast_flow_is_followed_to_its_end(scale, what):
+    """Two outputs with rewards 1 and -1: 4 t = F(p(t)) - F(p(0)), F(p) = 1/(1-p) - 1/p + 2 ln(p/(1-p))."""
+    reward, kernel, features = np.array([1.0, -1.0]), None, None
+    if what == "kernel":
+        kernel = scale * np.eye(2)
+    elif what == "features":
+        features = np.sqrt(scale) * np.eye(2)
+    elif scale > 1e150:
+        pytest.skip("the variance of such rewards leaves float64, which another test holds")
+    else:
+        reward = scale * reward
+    run = simulate([0.3, 0.7], reward, kernel=kernel, features=features, horizon=1e4)
+    rest, time = run.probs[-1, 1], 1e4 * scale
+    began = 1 / 0.7 - 1 / 0.3 + 2 * np.log(0.3 / 0.7)
+    ended = 1 / rest - 1 / (1 - rest) + 2 * (np.log1p(-rest) - np.log(rest))
+    assert ended == pytest.approx(4 * time + began, rel=1e-6)
+
+
+def test_a_flow_that_does_not_get_on_ends_with_an_error(monkeypatch):
+    monkeypatch.setattr(_flow_methods, "_MOST_CALLS", 20)
+    with pytest.raises(ValueError, match=r"could not be followed to 1000 .*more than 20 steps"):
+        simulate([0.2, 0.5, 0.3], [1.0, 0.5, 0.0], horizon=1e3)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,10 +17,15 @@ __all__ = ["Problem", "default_counts", "default_times", "run_flow", "run_steps"
 Floats = NDArray[np.float64]
 
 _RTOL, _ATOL = 1e-9, 1e-12  # of the logits: the two instances with known times are met to 1e-6
+_MOST_CALLS = 300_000  # of the velocity; a flow takes a few thousand
 _POINTS = 200
 _DECADES = 1e-6  # first recorded time after 0, as a share of the horizon
 _MOVE = 16.0  # that a logit may rise above the one that was the largest, before its exponential is taken
 _DRAWS = 1 << 15  # uniform numbers drawn at a time; the stream does not depend on it
+
+
+class _TooLongError(Exception):
+    """The solver does not get on."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -66,7 +71,26 @@ class Problem:
         """Return pi times the advantage, (.., Y): the gradient of the objective by the logits."""
         probs, log_probs = softmax(logits)
         reward = self.regularised(log_probs)
+        # Near a vertex the mean is the reward of the likeliest output up to little, and that little keeps its digits.
+        reward = reward - np.take_along_axis(reward, probs.argmax(axis=-1, keepdims=True), axis=-1)
         return np.asarray(probs * (reward - np.einsum("...y,...y->...", probs, reward)[..., None]))
+
+    def of_unit_size(self) -> tuple[Problem, int]:
+        """Return a problem with rewards and kernel of about 1 or less, and e: its time is 2^e times that of this one."""
+        by_reward = math.frexp(max(float(np.ptp(self.reward)), self.kl))[1]
+        table = self.factor if self.kernel is None else self.kernel
+        by_kernel = 0 if table is None else math.frexp(float(np.abs(table).max()))[1]
+        power = by_reward + (by_kernel if self.factor is None else 2 * by_kernel)
+        if power <= 0:
+            return self, 0
+        scaled = replace(
+            self,
+            reward=np.ldexp(self.reward, -by_reward),
+            kl=math.ldexp(self.kl, -by_reward),
+            kernel=None if self.kernel is None else np.ldexp(self.kernel, -by_kernel),
+            factor=None if self.factor is None else np.ldexp(self.factor, -by_kernel),
+        )
+        return scaled, power
 
     def squared_norm(self, pulls: Floats) -> Floats:
         """Return the squared norm of the gradient in weight space, g^T K g."""
@@ -143,31 +167,48 @@ def run_flow(
         reached = [gap]
     if horizon == 0:
         return np.zeros(len(times)), np.tile(problem.start, (len(times), 1)), math.inf
-    with warnings.catch_warnings(), np.errstate(over="ignore", invalid="ignore"):
-        warnings.simplefilter("ignore")  # the solver warns before it reports the same failure in its status
-        found = solve_ivp(
-            lambda _, logits: problem.spread(problem.pulls(logits)),
-            (0.0, horizon),
-            problem.start,
-            method="LSODA",
-            t_eval=times,
-            events=reached,
-            jac=lambda _, logits: jacobian(problem, logits),
-            rtol=_RTOL,
-            atol=_ATOL,
-        )
+    scaled, power = problem.of_unit_size()
+    calls = 0
+
+    def velocity(_: float, logits: Floats) -> Floats:
+        nonlocal calls
+        calls += 1
+        if calls > _MOST_CALLS:
+            raise _TooLongError
+        return scaled.spread(scaled.pulls(logits))
+
+    try:
+        with warnings.catch_warnings(), np.errstate(over="ignore", invalid="ignore", under="ignore"):
+            warnings.simplefilter("ignore")  # the solver warns before it reports the same failure in its status
+            found = solve_ivp(
+                velocity,
+                (0.0, float(np.ldexp(horizon, power))),
+                problem.start,
+                method="LSODA",
+                t_eval=np.ldexp(times, power),
+                events=reached,
+                jac=lambda _, logits: jacobian(scaled, logits),
+                rtol=_RTOL,
+                atol=_ATOL,
+            )
+    except _TooLongError:
+        raise _not_followed(horizon, f"more than {_MOST_CALLS} steps") from None
     logits = np.asarray(found.y, dtype=np.float64).reshape(problem.start.size, -1).T
     if found.status < 0 or not np.isfinite(logits).all():
-        raise ValueError(
-            f"`train_reward` and the kernel give a flow that could not be followed to {horizon:g} ({found.message}); "
-            "scale them down, or shorten `horizon`"
-        )
-    kept = np.asarray(found.t, dtype=np.float64)
+        raise _not_followed(horizon, found.message)
+    kept = np.asarray(times[: len(found.t)], dtype=np.float64)
     if found.status != 1:
         return kept, logits, math.inf
-    hit = float(found.t_events[0][0])
+    hit = float(np.ldexp(found.t_events[0][0], -power))
     before = kept < hit
     return np.append(kept[before], hit), np.vstack([logits[before], found.y_events[0][:1]]), hit
+
+
+def _not_followed(horizon: float, why: str) -> ValueError:
+    return ValueError(
+        f"`train_reward` and the kernel give a flow that could not be followed to {horizon:g} ({why}); "
+        "scale them down, or shorten `horizon`"
+    )
 
 
 def jacobian(problem: Problem, logits: Floats) -> Floats:
