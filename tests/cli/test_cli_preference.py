@@ -403,7 +403,7 @@ def test_bad_input_is_three_with_one_line_that_says_what(
         (["score", model, str(tmp_path / "bad.jsonl")], "bad.jsonl"),
         (["score", model, str(tmp_path / "other.jsonl")], "chosen"),
         (["score", model, str(tmp_path / "empty.jsonl")], "one"),
-        (["score", model, str(tmp_path / "absent.jsonl")], "absent.jsonl"),
+        (["score", model, str(tmp_path / "absent.jsonl")], "no file or folder"),
         (["score", str(tmp_path / "absent"), good], "absent"),
         (["score", str(tmp_path / "pickled"), good], "pickle"),
         (["score", model, good, "--column", "chess"], "chess"),

@@ -23,9 +23,6 @@ FOR_ONE_THREAD = (
     "rankdiag.preference.export",
     "rankdiag.preference.logprob_change_along",  # it moves the parameters of its model, and back
     "rankdiag.preference.merge_scores",
-    # The solver's warnings are held back by catch_warnings, which Python shares among threads.
-    "rankdiag.rewards.credit_report",
-    "rankdiag.rewards.simulate_policy_gradient",
 )
 
 

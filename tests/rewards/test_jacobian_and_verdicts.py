@@ -154,7 +154,7 @@ def test_probability_of_yes_behind_the_last_token(zoo, kind, layout, monkeypatch
 
     monkeypatch.setattr(_model_rewards, "_VOCABULARY", 100)  # of 256
     model = zoo.load(kind)
-    yes, no = [10, 200], [11, 199]  # the last two are at the edges of a block
+    yes, no = [10, 20, 200], [11, 199]  # two in one block; the last of each are at the edges of a block
     alone = generative_rewards(model, data(), yes=10, layout=layout)
     both = generative_rewards(model, data(), yes, no=no, layout=layout)
     for group in (0, 2):

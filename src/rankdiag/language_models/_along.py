@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import functools
 import math
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -17,6 +16,7 @@ import torch
 from numpy.typing import NDArray
 
 from rankdiag._validate import describe
+from rankdiag._warnings import without_warnings
 from rankdiag.language_models._encoded import Encoded
 from rankdiag.language_models._layout import Rows, feed_plain
 from rankdiag.language_models._model import Subject, adapt, untouched
@@ -105,8 +105,7 @@ def _checked(subject: Subject, update: Any) -> tuple[dict[str, torch.nn.Paramete
 @functools.cache
 def load_forward_mode() -> None:
     """Make the first forward-mode call of this process, which warns of a part of torch that torch itself uses."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message=".*torch.jit.script.*", category=DeprecationWarning)
+    with without_warnings(DeprecationWarning, ".*torch.jit.script.*"):
         torch.func.jvp(torch.exp, (torch.zeros(1),), (torch.ones(1),))
 
 

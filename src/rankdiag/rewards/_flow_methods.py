@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
+from rankdiag._warnings import without_warnings
 from rankdiag.rewards._exact import kernel_product
 
 __all__ = ["Problem", "default_counts", "default_times", "run_flow", "run_steps", "softmax"]
@@ -76,7 +76,7 @@ class Problem:
         return np.asarray(probs * (reward - np.einsum("...y,...y->...", probs, reward)[..., None]))
 
     def of_unit_size(self) -> tuple[Problem, int]:
-        """Return a problem with rewards and kernel of about 1 or less, and e: its time is 2^e times that of this one."""
+        """Return a problem with rewards and kernel of about 1 or less, and e: its time is 2^e times that of this."""
         by_reward = math.frexp(max(float(np.ptp(self.reward)), self.kl))[1]
         table = self.factor if self.kernel is None else self.kernel
         by_kernel = 0 if table is None else math.frexp(float(np.abs(table).max()))[1]
@@ -178,8 +178,8 @@ def run_flow(
         return scaled.spread(scaled.pulls(logits))
 
     try:
-        with warnings.catch_warnings(), np.errstate(over="ignore", invalid="ignore", under="ignore"):
-            warnings.simplefilter("ignore")  # the solver warns before it reports the same failure in its status
+        # The solver warns before it reports the same failure in its status.
+        with without_warnings(), np.errstate(over="ignore", invalid="ignore", under="ignore"):
             found = solve_ivp(
                 velocity,
                 (0.0, float(np.ldexp(horizon, power))),

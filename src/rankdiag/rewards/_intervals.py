@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal, cast
 
@@ -15,6 +14,7 @@ from rankdiag._meta import Meta
 from rankdiag._result import Result
 from rankdiag._rng import as_generator
 from rankdiag._validate import choice, integer, real
+from rankdiag._warnings import without_warnings
 from rankdiag.rewards._std_bounds import (
     CERTIFIED,
     Certified,
@@ -287,7 +287,7 @@ def _bootstrap(valid: Floats, delta: float, rng: np.random.Generator) -> tuple[t
     from scipy.stats import DegenerateDataWarning, bootstrap
 
     # scipy warns where BCa is degenerate; here that is said as a reason
-    with warnings.catch_warnings(action="ignore", category=DegenerateDataWarning), np.errstate(all="ignore"):
+    with without_warnings(DegenerateDataWarning), np.errstate(all="ignore"):
         found = bootstrap(
             ((valid - base) / scale,),
             lambda rows, axis: np.std(rows, axis=axis, ddof=1),

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -17,6 +16,7 @@ from rankdiag._meta import Meta
 from rankdiag._result import Result
 from rankdiag._rng import as_generator
 from rankdiag._validate import describe, integer, real
+from rankdiag._warnings import without_warnings
 from rankdiag.rewards._components import components_of, pooled_moments
 from rankdiag.rewards._moments import RowMoments, row_moments
 from rankdiag.rewards._table import as_table
@@ -370,8 +370,7 @@ def _interval(
         from scipy.stats import DegenerateDataWarning, bootstrap
 
         # All resamples on one side of the mean: scipy divides infinities, warns, and gives the documented NaN.
-        with np.errstate(invalid="ignore", divide="ignore"), warnings.catch_warnings():
-            warnings.simplefilter("ignore", DegenerateDataWarning)
+        with np.errstate(invalid="ignore", divide="ignore"), without_warnings(DegenerateDataWarning):
             found = bootstrap(
                 (values,),
                 np.mean,
