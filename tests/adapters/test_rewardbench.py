@@ -170,7 +170,7 @@ def test_rollouts_add_the_variance_and_the_waiver(tmp_path):
     assert found.rows[0].accuracy == 0.0
     assert found.rows[0].induced_variance == 2.0  # of prompt 7, once
     assert found.rows[0].normalised_variance == pytest.approx(2.0 / statistics.variance([1.0, 3.0, 5.0]))
-    assert math.isnan(found.rows[1].harm_aware)
+    assert found.rows[1].harm_aware is None
     assert found.meta.skipped == {"rollouts": "2 of 5 comparisons have none"}
     assert "harm-aware" in str(found)
     assert result_from_json(found.to_json()) == found

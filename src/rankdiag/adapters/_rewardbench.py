@@ -71,9 +71,9 @@ class RewardBenchRow:
     ties: int
     normalised_margin: float
     rollouts: int = 0
-    harm_aware: float = math.nan
-    induced_variance: float = math.nan
-    normalised_variance: float = math.nan
+    harm_aware: float | None = None
+    induced_variance: float | None = None
+    normalised_variance: float | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 
 from rankdiag._optional import optional
-from rankdiag._validate import describe
+from rankdiag._validate import boolean, describe
 from rankdiag.monitors._reward_groups import Groups, as_rewards, merge_groups, text_key
 
 if TYPE_CHECKING:
@@ -77,13 +77,15 @@ class RewardStdMetric(Metric):  # type: ignore[misc] # torchmetrics is not follo
         sync_on_compute: bool = True,
         compute_with_cache: bool = True,
     ) -> None:
+        if dist_sync_fn is not None and not callable(dist_sync_fn):
+            raise TypeError(f"`dist_sync_fn` must be a function or None; got {describe(dist_sync_fn)}")
         super().__init__(
-            compute_on_cpu=compute_on_cpu,
-            dist_sync_on_step=dist_sync_on_step,
+            compute_on_cpu=boolean(compute_on_cpu, "compute_on_cpu"),
+            dist_sync_on_step=boolean(dist_sync_on_step, "dist_sync_on_step"),
             process_group=process_group,
             dist_sync_fn=dist_sync_fn,
-            sync_on_compute=sync_on_compute,
-            compute_with_cache=compute_with_cache,
+            sync_on_compute=boolean(sync_on_compute, "sync_on_compute"),
+            compute_with_cache=boolean(compute_with_cache, "compute_with_cache"),
         )
         for name in ("keys_", *_STATES):
             self.add_state(name, default=[], dist_reduce_fx="cat")

@@ -173,7 +173,7 @@ def jacobian_norm(
     >>> from rankdiag.rewards import gradient_bounds, jacobian_norm
     >>> from rankdiag.testing import tiny_language_model
     >>> data = encode([{"prompt_ids": [1, 2], "responses_ids": [[3], [4, 5]]}], kind="responses")
-    >>> found = jacobian_norm(tiny_language_model(), data, params="all", prefixes=1, rng=0)
+    >>> found = jacobian_norm(tiny_language_model(), data)  # of the head alone; "all" takes every parameter
     >>> gradient_bounds([0.1], length=2, jacobian=found.norm).sqrt_length.shape
     (1,)
     """
@@ -324,17 +324,17 @@ def _spectral_norm(
 ) -> float:
     """Return the largest singular value of the Jacobian of a function, by power iteration, from below."""
     try:
-        made: Any = torch.func.vjp(function, values)
-        out, pull = made
+        leaves = {name: value.detach().requires_grad_() for name, value in values.items()}
+        out = function(leaves)  # plain autograd: torch.func.vjp would load the compiler
         left = torch.from_numpy(generator.standard_normal(out.shape[0])).to(out)
         best = 0.0
         for _ in range(steps):
             left = left / left.norm().clamp_min(torch.finfo(left.dtype).tiny)
-            (right,) = pull(left)
-            size = math.sqrt(sum(float(part.detach().double().square().sum()) for part in right.values()))
+            pulled = torch.autograd.grad(out, list(leaves.values()), left, retain_graph=True, materialize_grads=True)
+            size = math.sqrt(sum(float(part.double().square().sum()) for part in pulled))
             if size == 0.0:
                 break
-            unit = {name: (part.detach() / size).to(part) for name, part in right.items()}
+            unit = {name: (part / size).to(part) for name, part in zip(leaves, pulled, strict=True)}
             left = torch.func.jvp(function, (values,), (unit,))[1].detach()
             value = float(left.double().norm())
             settled = value <= best * (1.0 + _SETTLED)
