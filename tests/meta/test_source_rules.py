@@ -70,13 +70,11 @@ FORBIDDEN_CALLS = {
 }
 # The same, where a file has a reason.
 ALLOWED = {
-    "language_models/_along.py": {"warnings.filterwarnings"},  # inside catch_warnings, for one text of torch's own
     "cli/rewards/_arrays.py": {"np.load"},  # with allow_pickle=False
     "preference/_score_pairs.py": {"np.load"},  # with allow_pickle=False
     "cli/sections/preference.py": {"torch.manual_seed", "torch.set_num_threads"},  # as in the section on weights
-    "rewards/_flow_methods.py": {"warnings.simplefilter"},  # inside catch_warnings: the solver's status says the same
     "rewards/_hf_sampler.py": {"torch.manual_seed"},  # inside of fork_rng: transformers draws from the global state
-    "rewards/_summary.py": {"warnings.simplefilter"},  # inside catch_warnings, for one class of scipy's own
+    "_warnings.py": {"warnings.filterwarnings"},  # inside catch_warnings, from one thread at a time
     "testing/_observe.py": {"warnings.simplefilter"},  # inside catch_warnings, to record
     # inside fork_rng, for models that draw from global state; the number of threads is put back
     "cli/sections/weights.py": {"torch.manual_seed", "torch.set_num_threads"},
