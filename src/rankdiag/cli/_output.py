@@ -29,8 +29,8 @@ _SUFFIXES = (".json", ".csv", ".md", ".txt", ".jsonl", ".parquet")
 _COLOURS = {"[ok]": "32", "[WARN]": "33", "[ALERT]": "31;1"}
 
 
-def add_output_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add ``--json``, ``--output``, ``--html``, ``--fail-on``, ``--max-rows`` and ``--quiet``."""
+def add_output_arguments(parser: argparse.ArgumentParser, rule: str) -> None:
+    """Add what every sub-command has for its result; `rule` is an example for ``--fail-on``."""
     group = parser.add_argument_group("output")
     group.add_argument("--json", action="store_true", help="print one JSON document to standard output")
     group.add_argument(
@@ -46,7 +46,7 @@ def add_output_arguments(parser: argparse.ArgumentParser) -> None:
         action="append",
         default=[],
         help="exit with 1 if it is met: 'alert', 'warn' (or worse), or COLUMN OP NUMBER such as "
-        "'effective_rank_ratio < 0.05'; may be repeated",
+        f"'{rule}'; may be repeated",
     )
     group.add_argument("--max-rows", type=int, default=40, metavar="N", help="rows of a printed table (default 40)")
     group.add_argument("--quiet", action="store_true", help="no progress on standard error")
@@ -58,9 +58,7 @@ def wants_progress(options: argparse.Namespace) -> bool:
     return not options.quiet and sys.stderr.isatty()
 
 
-def check_output(
-    options: argparse.Namespace, kind: type[Result], *, inputs: Sequence[str | None] = (), columns: Sequence[str] = ()
-) -> None:
+def check_output(options: argparse.Namespace, kind: type[Result], *, inputs: Sequence[str | None] = ()) -> None:
     """Refuse rules and file names that cannot work, before any long computation; ends as wrong usage.
 
     Parameters
@@ -71,12 +69,10 @@ def check_output(
         Class of the result, whose columns a rule may name.
     inputs : sequence of str
         Files and folders that are read, which no output may replace.
-    columns : sequence of str
-        Columns that will be there, where the options decide; empty allows all of `kind`.
     """
     try:
         for text in options.fail_on:
-            parse_rule(text, columns=columns or rule_columns(kind), judged=kind.judged)
+            parse_rule(text, columns=rule_columns(kind), judged=kind.judged)
     except ValueError as error:
         options.usage_error(f"argument --fail-on: {error}")
     if options.max_rows < 1:

@@ -58,7 +58,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     score.add_argument("--response-end", choices=("given", "implied_eos"), default="given", help="where responses end")
     score.add_argument("--journal", metavar="DIR", help="write rows there as they are scored, and go on after a kill")
     score.add_argument("--worst", type=int, default=10, metavar="N", help="pairs whose words a report shows")
-    add_output_arguments(score)
+    add_output_arguments(score, "unusable_fraction > 0.1")
     score.set_defaults(run=_score)
 
     choose = commands.add_parser(
@@ -101,7 +101,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--loss-option", action="append", default=[], metavar="NAME=X", help="another hyper-parameter of the loss"
     )
     after.add_argument("--worst", type=int, default=10, metavar="N", help="pairs whose words a report shows")
-    add_output_arguments(after)
+    add_output_arguments(after, "displaced_fraction > 0.5")
     after.set_defaults(run=_displacement)
 
 

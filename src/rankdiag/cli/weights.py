@@ -28,7 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--max-bytes", type=int, metavar="N", help="read a tensor above this many bytes of float64 in blocks"
     )
-    add_output_arguments(parser)
+    add_output_arguments(parser, "effective_rank_ratio < 0.05")
     parser.set_defaults(run=run)
 
 

@@ -72,7 +72,7 @@ def add_arguments(commands: Any) -> None:
     problems.add_argument(
         "--verify", action="store_true", help="simulate what each error does in the long run, by repairing it alone"
     )
-    add_output_arguments(parser)
+    add_output_arguments(parser, "harm_aware_accuracy < 0.6")
     parser.set_defaults(run=_run)
 
 

@@ -82,7 +82,7 @@ def add_arguments(commands: Any) -> None:
     comparison.add_argument("--seed", type=int, metavar="N", help="of the resamples")
     add_encoding(parser)
     add_model(parser, adapter="adapter of peft to put on the policy")
-    add_output_arguments(parser)
+    add_output_arguments(parser, "gap > 0.05")
     parser.set_defaults(run=_run)
 
 

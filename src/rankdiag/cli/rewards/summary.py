@@ -37,7 +37,7 @@ def add_arguments(commands: Any) -> None:
         metavar="K",
         help="show the share of groups without spread at this size (default doublings); repeatable",
     )
-    add_output_arguments(parser)
+    add_output_arguments(parser, "frac_zero_std > 0.5")
     parser.set_defaults(run=_run)
 
 

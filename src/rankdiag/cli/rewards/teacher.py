@@ -74,7 +74,7 @@ def add_arguments(commands: Any) -> None:
     figures.add_argument("--seed", type=int, metavar="N", help="of the resamples")
     figures.add_argument("--ci", type=float, default=0.95, metavar="LEVEL", help="level of intervals (default 0.95)")
     add_model(parser, adapter="adapter of peft to put on every reward model")
-    add_output_arguments(parser)
+    add_output_arguments(parser, "normalised_variance < 0.1")
     parser.set_defaults(run=_run)
 
 
