@@ -505,6 +505,7 @@ METHOD_ARGUMENTS: dict[str, Callable[[Any], Mapping[str, Any]]] = {
     "RewardTable.from_records": lambda own: {"rows": [{"prompt_id": "p", "reward": 1.0}]},
     "TableSampler.sample": lambda own: {"prompts": ["p", "q"], "k": 1},
     "TabularPolicy.from_probs": lambda own: {"probs": [0.25, 0.75]},
+    "Scores.table": lambda own: {"name": "lengths_of"},
     "TeacherReport.correlate": lambda own: {"increase": {"a": 1.0, "b": 2.0}},
     "Result.from_dict": lambda own: {"data": own.to_dict()},
     "RewardLandscapeCallback.bind": lambda own: {"trainer": trainer()},

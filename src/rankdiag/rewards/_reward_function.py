@@ -6,6 +6,7 @@ import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
+from rankdiag._validate import choice, describe, integer
 from rankdiag.language_models import encode
 from rankdiag.language_models._model import adapt
 from rankdiag.rewards._model_rewards import linear_head, sequence_rewards
@@ -70,6 +71,12 @@ def reward_function(
     """
     subject = adapt(model, "model")
     linear_head(subject, label)
+    choice(pool, "pool", ("last", "mean"))
+    choice(layout, "layout", ("auto", "plain", "packed"))
+    if token_budget is not None:
+        integer(token_budget, "token_budget", low=1)
+    if autocast is not None and type(autocast).__name__ != "dtype":
+        raise TypeError(f"`autocast` must be None or a torch.dtype; got {describe(autocast)}")
     options: dict[str, Any] = {
         "pool": pool, "label": label, "layout": layout, "token_budget": token_budget, "autocast": autocast
     }  # fmt: skip
