@@ -23,15 +23,15 @@ settings.load_profile(os.environ.get("RANKDIAG_HYPOTHESIS_PROFILE", "dev"))
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_cmdline_main(config: pytest.Config) -> None:
-    """Run the whole suite in two processes; what names files, processes or a debugger runs as it was asked for."""
+    """Run the whole suite in two processes, unless files, processes, a debugger or coverage are asked for."""
     if "PYTEST_XDIST_WORKER" in os.environ:  # one of the two processes, or a run that a test starts
         return
     chosen = config.option
     whole = config.args_source is pytest.Config.ArgsSource.TESTPATHS
     if not whole or not config.pluginmanager.hasplugin("xdist") or chosen.numprocesses is not None:
         return
-    if chosen.collectonly or chosen.usepdb:
-        return
+    if chosen.collectonly or chosen.usepdb or getattr(chosen, "cov_source", None):
+        return  # coverage has begun by now, and must know of processes before: it needs -n2
     chosen.numprocesses = min(2, os.cpu_count() or 1)
     chosen.dist = "worksteal"  # neighbours stay together, so that few fixtures are made twice
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # a core for each process
