@@ -616,3 +616,44 @@ def test_the_script_itself(files):
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("Rewards of 30 prompts")
+
+
+@pytest.mark.slow
+def test_a_reward_model_stands_for_the_column_of_rewards(classifier, tmp_path, capsys):
+    path = tmp_path / "rollouts.jsonl"
+    rows = TEXTS[::2] + TEXTS[1::2]  # rows of a prompt need not stand together
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    scores = by_hand(classifier, [(r["prompt"], r["response"]) for r in rows])
+    table = RewardTable.from_records([{**r, "reward": s} for r, s in zip(rows, scores, strict=True)])
+    summary = read(capsys, "summary", path, "--reward-model", classifier, "--quiet")
+    assert summary.rms_std == pytest.approx(summarize(table).rms_std, rel=1e-3)
+    assert (summary.n_prompts, summary.k_min, summary.k_max) == (5, 3, 3)
+    assert summary.meta.details["reward"] == classifier.name
+    errors = read(capsys, "errors", path, "--reward-model", classifier, "--quiet")
+    assert errors.accuracy == pytest.approx(ranking_accuracy(table).accuracy)
+    assert errors.harm_aware_accuracy == pytest.approx(ranking_accuracy(table, harm_aware=True).accuracy)
+    bare = tmp_path / "bare.jsonl"
+    bare.write_text("".join(json.dumps({k: r[k] for k in ("prompt", "response")}) + "\n" for r in rows))
+    alone = read(capsys, "summary", bare, "--reward-model", classifier, "--quiet")
+    assert alone.rms_std == pytest.approx(summary.rms_std, rel=1e-6)
+    code, _, err = run(capsys, "errors", bare, "--reward-model", classifier)
+    assert code == 3
+    assert "has no true reward; name its column with --gold" in err
+
+
+@pytest.mark.parametrize("command", ["summary", "errors"])
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--reward-model", "x", "--reward", "r"), "argument --reward-model: not with --reward"),
+        (("--reward-model", "x", "--negate"), "argument --reward-model: not with --negate"),
+        (("--reward-model", "x", "--wide", "r?"), "argument --reward-model: not with --wide"),
+        (("--reward-model", "x", "--num-generations", "2"), "argument --reward-model: not with --num-generations"),
+        (("--label", "0"), "argument --label: needs --reward-model"),
+        (("--max-length", "9"), "argument --max-length: needs --reward-model"),
+    ],
+)
+def test_a_reward_model_excludes_columns_of_rewards(files, capsys, command, words, said):
+    code, _, err = run(capsys, command, files / "values.npy", *words)
+    assert code == 2
+    assert said in err

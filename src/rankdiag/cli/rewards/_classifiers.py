@@ -8,17 +8,96 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from rankdiag.cli._models import load
+from rankdiag.cli._models import add_model, load
 from rankdiag.cli._output import wants_progress
 
 if TYPE_CHECKING:
     from rankdiag.cli.rewards._input import Source
     from rankdiag.rewards import RewardTable
 
-__all__ = ["score_pairs", "score_rows", "texts_of"]
+__all__ = [
+    "add_reward_model",
+    "add_scoring",
+    "check_reward_model",
+    "score_pairs",
+    "score_rows",
+    "scored_table",
+    "texts_of",
+]
 
 _PROMPTS = ("prompt", "prompt_ids")
 _RESPONSES = ("response", "completion", "response_ids")
+
+
+def add_scoring(group: Any) -> None:
+    """Add the options that say how a reward model scores rows, but for the column of the response."""
+    group.add_argument("--prompt", metavar="COLUMN", help="prompt of a row (default prompt, or prompt_ids)")
+    group.add_argument("--label", type=int, metavar="N", help="which output of a head that has several")
+    group.add_argument("--max-length", type=int, metavar="N", help="tokens of prompt and response at most")
+    group.add_argument("--add-eos", choices=("auto", "never"), default="auto", help="EOS behind string responses")
+
+
+def add_reward_model(parser: argparse.ArgumentParser) -> None:
+    """Add ``--reward-model``, which takes the place of a column of rewards, and what goes with it."""
+    group = parser.add_argument_group("reward model")
+    group.add_argument(
+        "--reward-model",
+        metavar="CHECKPOINT",
+        help="a sequence classifier that scores prompt and response of every row, instead of a column of rewards",
+    )
+    add_scoring(group)
+    add_model(parser, adapter="adapter of peft to put on the reward model")
+
+
+def check_reward_model(options: argparse.Namespace) -> None:
+    """Refuse what says where rewards are beside a reward model that gives them; ends as wrong usage."""
+    if options.reward_model is None:
+        for name in ("prompt", "label", "max_length", "adapter", "device", "revision", "token_budget"):
+            if getattr(options, name) is not None:
+                options.usage_error(f"argument --{name.replace('_', '-')}: needs --reward-model")
+        return
+    for name in ("reward", "negate", "wide", "gold_wide", "num_generations"):
+        if getattr(options, name):
+            options.usage_error(f"argument --reward-model: not with --{name.replace('_', '-')}")
+
+
+def scored_table(options: argparse.Namespace, source: Source) -> RewardTable:
+    """Return the rewards of ``--reward-model``, with the gold rewards of the rows where they have some.
+
+    Parameters
+    ----------
+    options : argparse.Namespace
+        Of a parser with `add_reward_model` and ``--response``.
+    source : Source
+        The open table, which must be rows.
+
+    Returns
+    -------
+    RewardTable
+        Rollouts in the order of the file; NaN where a row cannot be scored.
+
+    Raises
+    ------
+    FileNotFoundError, MissingExtraError, ValueError
+        As `score_rows`.
+    """
+    from rankdiag.rewards import RewardTable
+
+    name = Path(options.reward_model).name
+    found = score_rows(options, source, {name: options.reward_model})[name]
+    gold = options.gold if options.gold is not None else ("gold" if "gold" in source.names else None)
+    if gold is None:
+        return found
+    base = source.table(gold)
+    places = {key: place for place, key in enumerate(found.prompt_ids)}
+    return RewardTable.from_array(
+        found.values[[places[key] for key in base.prompt_ids]],
+        prompt_ids=base.prompt_ids,
+        log_probs=base.log_probs,
+        lengths=base.lengths,
+        gold=base.values,
+        meta={**base.meta, "reward": name},
+    )
 
 
 def score_rows(options: argparse.Namespace, source: Source, models: Mapping[str, str]) -> dict[str, RewardTable]:
@@ -27,7 +106,7 @@ def score_rows(options: argparse.Namespace, source: Source, models: Mapping[str,
     Parameters
     ----------
     options : argparse.Namespace
-        Of the sub-command ``teacher``.
+        Of the sub-command.
     source : Source
         The open table, which must be rows.
     models : mapping of str to str
@@ -107,9 +186,7 @@ def _records(options: argparse.Namespace, source: Source) -> tuple[list[dict[str
     from rankdiag.rewards._table import hashed_prompt
 
     if not isinstance(source, Rows):
-        raise ValueError(
-            f"{Path(options.table).name}: holds rewards alone; --reward-model needs rows with prompt and response"
-        )
+        raise ValueError("TABLE: holds rewards alone; --reward-model needs rows with prompt and response")
     prompt = _column(options.prompt, _PROMPTS, source, "--prompt")
     response = _column(options.response, _RESPONSES, source, "--response")
     ids = isinstance(source.rows[0][1].get(response), list) and all(

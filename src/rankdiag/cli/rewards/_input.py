@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 if TYPE_CHECKING:
     from rankdiag.rewards import RewardTable
 
-__all__ = ["Source", "add_table_arguments", "check_columns", "columns_of", "open_source", "read_table"]
+__all__ = ["Source", "add_table_arguments", "check_columns", "columns_of", "open_source"]
 
 _ENDINGS = ".jsonl, .json, .parquet, .csv, .npy or .npz"
 FILES = f"rollouts with rewards: {_ENDINGS}, or the folder of a dataset or of a trainer's logged completions"
@@ -77,20 +77,20 @@ def add_table_arguments(parser: argparse.ArgumentParser, *, reward: bool = True)
     )
 
 
-def read_table(options: argparse.Namespace, path: str) -> RewardTable:
-    """Read the table that the options describe.
+def open_source(options: argparse.Namespace, path: str) -> Source:
+    """Open a file of rollouts with the reader for it.
 
     Parameters
     ----------
     options : argparse.Namespace
-        Of a parser with `add_table_arguments`.
+        Of a parser with `add_table_arguments`, after `check_columns`.
     path : str
         The file or folder.
 
     Returns
     -------
-    RewardTable
-        With ``gold``, ``log_probs`` and ``lengths`` where the file has them.
+    Source
+        Gives tables with ``gold``, ``log_probs`` and ``lengths`` where the file has them.
 
     Raises
     ------
@@ -101,18 +101,6 @@ def read_table(options: argparse.Namespace, path: str) -> RewardTable:
     ValueError
         If the file is damaged or empty, or lacks a column, or a cell does not hold what it should: the message has
         file, row, column and remedy.
-    """
-    check_columns(options)
-    return open_source(options, path).table(negate=bool(getattr(options, "negate", False)))
-
-
-def open_source(options: argparse.Namespace, path: str) -> Source:
-    """Open a file of rollouts with the reader for it.
-
-    Raises
-    ------
-    FileNotFoundError, MissingExtraError, ValueError
-        As `read_table`.
     """
     from rankdiag.cli.rewards._arrays import Arrays, Log, looks_like_log, stored_table
     from rankdiag.cli.rewards._rows import Rows

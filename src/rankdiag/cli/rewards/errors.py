@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rankdiag.cli._output import add_output_arguments, check_output, deliver
+from rankdiag.cli.rewards._classifiers import add_reward_model, check_reward_model, scored_table
 from rankdiag.cli.rewards._input import FILES, add_table_arguments, check_columns, columns_of, open_source
 
 if TYPE_CHECKING:
@@ -44,6 +45,7 @@ def add_arguments(commands: Any) -> None:
         help=f"policy problems in .json, any number of files; or one table: {FILES}",
     )
     add_table_arguments(parser)
+    add_reward_model(parser)
     rollouts = parser.add_argument_group("rollouts")
     rollouts.add_argument(
         "--response",
@@ -87,7 +89,7 @@ def _run(options: argparse.Namespace) -> int:
     if not problems and len(options.inputs) > 1:
         options.usage_error(f"argument INPUT: one table at a time; got {len(options.inputs)}")
     _check(options, problems=bool(problems))
-    check_output(options, InstanceReport if problems else ErrorReport, inputs=options.inputs)
+    check_output(options, InstanceReport if problems else ErrorReport, inputs=[*options.inputs, options.reward_model])
     return deliver(_of_problems(options, problems) if problems else _of_table(options, options.inputs[0]), options)
 
 
@@ -103,6 +105,7 @@ def _check(options: argparse.Namespace, *, problems: bool) -> None:
         "--num-generations": options.num_generations,
         "--split": options.split,
         "--meta": options.meta,
+        "--reward-model": options.reward_model,
     }
     of_problems = {
         "--level": options.level,
@@ -117,6 +120,7 @@ def _check(options: argparse.Namespace, *, problems: bool) -> None:
             kind = "a table of rollouts" if problems else "policy problems in .json"
             options.usage_error(f"argument {flag.split()[0]}: is for {kind}; {options.inputs[0]!r} is no such file")
     if not problems:
+        check_reward_model(options)
         check_columns(options)
     elif options.method != "gd":
         for name in ("lr", "steps"):
@@ -166,7 +170,9 @@ def _of_table(options: argparse.Namespace, path: str) -> ErrorReport:
     source = open_source(options, path)
     names = [] if options.verdicts is None else options.verdicts.split(",")
     verdicts = np.stack([_verdict(source, name, path) for name in names], axis=2) if names else _stored(path)
-    if (
+    if options.reward_model is not None:
+        table = scored_table(options, source)
+    elif (
         names
         and verdicts is not None
         and options.reward is None

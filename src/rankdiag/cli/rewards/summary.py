@@ -6,7 +6,8 @@ import argparse
 from typing import Any
 
 from rankdiag.cli._output import add_output_arguments, check_output, deliver
-from rankdiag.cli.rewards._input import FILES, add_table_arguments, read_table
+from rankdiag.cli.rewards._classifiers import add_reward_model, check_reward_model, scored_table
+from rankdiag.cli.rewards._input import FILES, add_table_arguments, check_columns, open_source
 
 __all__ = ["add_arguments"]
 
@@ -21,6 +22,12 @@ def add_arguments(commands: Any) -> None:
     )
     parser.add_argument("table", metavar="TABLE", help=FILES)
     add_table_arguments(parser)
+    add_reward_model(parser)
+    parser.add_argument(
+        "--response",
+        metavar="COLUMN",
+        help="response of a row, for --reward-model (default response, completion, response_ids)",
+    )
     group = parser.add_argument_group("figures")
     group.add_argument(
         "--tau", type=float, action="append", metavar="X", help="a standard deviation that counts as flat; repeatable"
@@ -44,8 +51,11 @@ def add_arguments(commands: Any) -> None:
 def _run(options: argparse.Namespace) -> int:
     from rankdiag.rewards import RewardSummary, summarize
 
-    check_output(options, RewardSummary, inputs=(options.table,))
-    table = read_table(options, options.table)
+    check_reward_model(options)
+    check_columns(options)
+    check_output(options, RewardSummary, inputs=(options.table, options.reward_model))
+    source = open_source(options, options.table)
+    table = source.table(negate=options.negate) if options.reward_model is None else scored_table(options, source)
     given: dict[str, Any] = {} if options.tau is None else {"taus": tuple(options.tau)}
     result = summarize(
         table,

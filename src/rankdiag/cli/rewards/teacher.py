@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from rankdiag.cli._models import add_model
 from rankdiag.cli._output import add_output_arguments, check_output, deliver
+from rankdiag.cli.rewards._classifiers import add_scoring
 from rankdiag.cli.rewards._input import FILES, add_table_arguments, check_columns, is_wide, open_source
 
 if TYPE_CHECKING:
@@ -55,13 +56,10 @@ def add_arguments(commands: Any) -> None:
         help="for the off-policy accuracy: scores of chosen and rejected responses, a result file of RewardBench, or "
         "for a reward model the texts of pairs; repeatable",
     )
-    models.add_argument("--prompt", metavar="COLUMN", help="prompt of a row (default prompt, or prompt_ids)")
+    add_scoring(models)
     models.add_argument(
         "--response", metavar="COLUMN", help="its response (default response, completion, response_ids)"
     )
-    models.add_argument("--label", type=int, metavar="N", help="which output of a head that has several")
-    models.add_argument("--max-length", type=int, metavar="N", help="tokens of prompt and response at most")
-    models.add_argument("--add-eos", choices=("auto", "never"), default="auto", help="EOS behind string responses")
     add_table_arguments(parser, reward=False)
     figures = parser.add_argument_group("figures")
     figures.add_argument("--policy", metavar="NAME", help="the policy that drew the rollouts")
