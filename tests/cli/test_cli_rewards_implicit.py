@@ -258,6 +258,56 @@ def test_one_model_and_one_dataset(models: Path, loaded: Any, capsys: pytest.Cap
     assert result(capsys).mean_chosen < 0  # without a reference it is ln pi
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore:.*gradient_checkpointing:FutureWarning")  # peft under transformers 5.24
+def test_an_adapter_is_the_policy(models: Path, loaded: Any, tmp_path: Path, capsys: Any) -> None:
+    peft = pytest.importorskip("peft")
+    from transformers import AutoModelForCausalLM
+
+    tokenizer, _, reference, classifier = loaded
+    base = AutoModelForCausalLM.from_pretrained(models / "reference").eval()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(3)
+        chosen = peft.LoraConfig(r=4, target_modules=["q_proj", "v_proj"], init_lora_weights=False)
+        tuned = peft.get_peft_model(base, chosen)
+    tuned.save_pretrained(tmp_path / "adapter")
+    capsys.readouterr()
+    line = "--policy reference --reference reference --beta 0.1 --in-distribution math.jsonl --json"
+    assert call(models, line, "--adapter", str(tmp_path / "adapter")) == 0
+    report = rd.result_from_json(capsys.readouterr().out)
+    _, table = by_hand((tokenizer, tuned.eval(), reference, classifier), ELSEWHERE)
+    assert report.mean_chosen == pytest.approx(table[:, 0].mean(), rel=1e-3)
+    assert report.mean_rejected == pytest.approx(table[:, 1].mean(), rel=1e-3)
+    assert abs(report.mean_chosen) > 1e-3  # without the adapter both models are one, and every reward is 0
+
+
+def test_the_mean_over_tokens_is_another_reward(models: Path, loaded: Any, capsys: pytest.CaptureFixture[str]) -> None:
+    tokenizer, _, _, classifier = loaded
+    assert call(models, "--explicit classifier --pool mean --label 0 --domain-shift math.jsonl --json") == 0
+    report = result(capsys)
+    found = []
+    for row in ELSEWHERE:
+        start = len(tokenizer(row["prompt"])["input_ids"])
+        ids = torch.tensor([[*tokenizer(row["prompt"] + row["chosen"])["input_ids"], tokenizer.eos_token_id]])
+        with torch.no_grad():
+            states = classifier.model(input_ids=ids).last_hidden_state[0, start:]
+            found.append(float(classifier.score(states)[:, 0].mean()))
+    assert report.mean_chosen == pytest.approx(np.mean(found), rel=1e-4)
+
+
+def test_scores_in_parquet_are_those_of_the_rows(folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    from pyarrow import parquet
+
+    rows = [json.loads(line) for line in (folder / "long.jsonl").read_text().splitlines()]
+    parquet.write_table(pyarrow.Table.from_pylist(rows), folder / "long.parquet")
+    reports = []
+    for name in ("long.parquet", "long.jsonl"):
+        assert call(folder, f"--rewards {name} --seed 7 --bootstrap 50 --json") == 0
+        reports.append(result(capsys))
+    assert reports[0] == reports[1]
+
+
 def test_a_checkpoint_without_its_head_is_refused(models: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert call(models, "--explicit policy --in-distribution home.jsonl") == 3
     assert "score.weight, which would be drawn at random" in capsys.readouterr().err
