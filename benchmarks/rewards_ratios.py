@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from threadpoolctl import threadpool_limits
 
-MODULES = ("pairs", "flow", "tables", "prompts", "transfer", "models")
+MODULES = ("pairs", "flow", "tables", "prompts", "readings", "transfer", "models")
 ROUNDS, SIZE = 5, 1024
 
 
