@@ -1,10 +1,12 @@
 from rankdiag import adapters as adapters
 from rankdiag import checkpoints as checkpoints
+from rankdiag import graphs as graphs
 from rankdiag import language_models as language_models
 from rankdiag import monitors as monitors
 from rankdiag import preference as preference
 from rankdiag import report as report
 from rankdiag import rewards as rewards
+from rankdiag import separation as separation
 from rankdiag import spectral as spectral
 from rankdiag import testing as testing
 from rankdiag import weights as weights
@@ -13,6 +15,9 @@ from rankdiag._result import result_from_dict as result_from_dict
 from rankdiag._result import result_from_json as result_from_json
 from rankdiag._validate import RankdiagWarning as RankdiagWarning
 from rankdiag._version import __version__ as __version__
+from rankdiag.graphs import walk_index as walk_index
+from rankdiag.graphs import wis_order as wis_order
+from rankdiag.graphs import wis_sparsify as wis_sparsify
 from rankdiag.preference import ches_score as ches_score
 from rankdiag.preference import score_preferences as score_preferences
 from rankdiag.rewards import RewardTable as RewardTable

@@ -1,0 +1,3 @@
+from rankdiag.separation._interaction import InteractionSpectrum as InteractionSpectrum
+from rankdiag.separation._interaction import interaction_matrix as interaction_matrix
+from rankdiag.separation._interaction import interaction_spectrum as interaction_spectrum
