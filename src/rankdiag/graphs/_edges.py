@@ -169,7 +169,7 @@ def graph_columns(graph: Any, *, num_nodes: int | None = None, warn: bool = True
 
 
 def is_pyg(graph: Any) -> bool:
-    """Whether `graph` is a Data, Batch or HeteroData of PyTorch Geometric, told by its class, which names its module."""
+    """Whether `graph` is a Data, Batch or HeteroData of PyTorch Geometric, as the module of its class says."""
     return any(base.__module__.startswith("torch_geometric.data.") for base in type(graph).__mro__)
 
 
