@@ -15,14 +15,18 @@ from typing import Any, Literal
 __all__ = [
     "Column",
     "Document",
+    "EdgeClass",
     "Grid",
     "KeyNumber",
+    "Network",
+    "NodeClass",
     "Plot",
     "ReferenceLine",
     "Series",
     "Verdict",
     "abbreviate",
     "clean",
+    "count_classes",
     "format_column",
     "format_value",
     "rows_to_show",
@@ -213,6 +217,118 @@ class Plot:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class NodeClass:
+    """One kind of vertex of a drawn graph, and how it is told from the others.
+
+    Attributes
+    ----------
+    label : str
+        Its name in the legend.
+    shape : {"circle", "square", "diamond", "triangle"}
+        Outline.
+    colour : int
+        Number of its hue, as the series of a plot are numbered; never the only difference between two kinds.
+    filled : bool
+        Whether it is filled with its hue, or only outlined.
+    ring : bool
+        Whether a second outline lies around it.
+    """
+
+    label: str
+    shape: Literal["circle", "square", "diamond", "triangle"] = "circle"
+    colour: int = 0
+    filled: bool = False
+    ring: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EdgeClass:
+    """One kind of edge of a drawn graph, and how it is told from the others.
+
+    Attributes
+    ----------
+    label : str
+        Its name in the legend.
+    dash : {"solid", "dashed", "dotted"}
+        How its line is drawn.
+    colour : int or None
+        Number of its hue; None is a muted grey.
+    strong : bool
+        Whether its line is thick, and drawn above the others.
+    """
+
+    label: str
+    dash: Literal["solid", "dashed", "dotted"] = "solid"
+    colour: int | None = None
+    strong: bool = False
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Network:
+    """A small graph ready to be drawn: where its vertices lie, and of which kind vertices and edges are.
+
+    Attributes
+    ----------
+    title : str
+        Heading.
+    x, y : sequence of float
+        Place of each vertex in the unit square, (0, 0) at the lower left.
+    names : sequence of str
+        Label of each vertex.
+    node_class : sequence of int
+        For each vertex its place in `node_classes`.
+    node_classes : tuple of NodeClass
+        Kinds of vertices.
+    edges : sequence of (int, int)
+        Vertices at both ends, each edge once; from the first to the second if `directed`.
+    edge_class : sequence of int
+        For each edge its place in `edge_classes`.
+    edge_classes : tuple of EdgeClass
+        Kinds of edges.
+    directed : bool
+        Whether edges have a direction.
+    description : str
+        What the drawing shows, in one sentence, for readers who cannot see it.
+
+    Raises
+    ------
+    ValueError
+        If lengths differ, a place lies outside the unit square, an edge is a loop or leads to no vertex, or a kind
+        is not among those listed.
+    """
+
+    title: str
+    x: Sequence[float]
+    y: Sequence[float]
+    names: Sequence[str]
+    node_class: Sequence[int]
+    node_classes: tuple[NodeClass, ...]
+    edges: Sequence[tuple[int, int]] = ()
+    edge_class: Sequence[int] = ()
+    edge_classes: tuple[EdgeClass, ...] = ()
+    directed: bool = False
+    description: str = ""
+
+    def __post_init__(self) -> None:
+        count = len(self.names)
+        lengths = (len(self.x), len(self.y), len(self.node_class))
+        if set(lengths) != {count}:
+            raise ValueError(f"`x`, `y` and `node_class` must have {count} entries, as `names` has; got {lengths}")
+        if len(self.edge_class) != len(self.edges):
+            raise ValueError(f"`edge_class` must have {len(self.edges)} entries; got {len(self.edge_class)}")
+        if not all(0 <= value <= 1 for values in (self.x, self.y) for value in values):
+            raise ValueError("`x` and `y` must lie in the unit square, from 0 to 1")
+        if not all(0 <= u < count and 0 <= v < count and u != v for u, v in self.edges):
+            raise ValueError(f"`edges` must join two different vertices below {count}")
+        for name, kinds, known in (
+            ("node_class", self.node_class, len(self.node_classes)),
+            ("edge_class", self.edge_class, len(self.edge_classes)),
+        ):
+            if not all(0 <= kind < known for kind in kinds):
+                raise ValueError(f"`{name}` must hold places in `{name}es`, below {known}")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Document:
     """What a result shows.
 
@@ -234,6 +350,8 @@ class Document:
         Conventions, thresholds with their sources, what was skipped.
     sections : tuple of Document
         Parts of a larger report, each a document of its own.
+    networks : tuple of Network
+        Drawings of small graphs.
     """
 
     title: str
@@ -244,6 +362,7 @@ class Document:
     plots: tuple[Plot, ...] = ()
     notes: tuple[str, ...] = ()
     sections: tuple[Document, ...] = ()
+    networks: tuple[Network, ...] = ()
 
 
 def format_value(value: Any, digits: int = 4) -> str:
@@ -311,6 +430,19 @@ def format_column(values: Sequence[Any]) -> list[str]:
         (fixed[i][: len(fixed[i]) - cut] if decimals else fixed[i]) if i in fixed else format_value(value)
         for i, value in enumerate(values)
     ]
+
+
+def count_classes(network: Network) -> str:
+    """Say how many vertices and edges of each kind a drawn graph has; kinds that do not occur are left out."""
+    vertices = _count("vertex", "vertices", network.node_class, [kind.label for kind in network.node_classes])
+    edge = "directed edge" if network.directed else "edge"
+    return f"{vertices}, {_count(edge, f'{edge}s', network.edge_class, [kind.label for kind in network.edge_classes])}"
+
+
+def _count(one: str, many: str, kinds: Sequence[int], labels: Sequence[str]) -> str:
+    counts = [(sum(kind == place for kind in kinds), label) for place, label in enumerate(labels)]
+    listed = ", ".join(f"{count} {label}" for count, label in counts if count and label)
+    return f"{len(kinds)} {one if len(kinds) == 1 else many}" + (f" ({listed})" if listed else "")
 
 
 def rows_to_show(grid: Grid, limit: int) -> list[int]:

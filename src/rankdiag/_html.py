@@ -25,6 +25,7 @@ from rankdiag._document import (
 )
 from rankdiag._style import PAGE, VIEW
 from rankdiag._svg import escape, render_plot
+from rankdiag._svg_network import render_network
 from rankdiag._version import __version__
 
 __all__ = ["render_fragment", "render_page"]
@@ -125,8 +126,10 @@ def _content(document: Document, ident: str, level: int, max_rows: int) -> Itera
         yield '<dl class="rankdiag-keys">'
         yield from map(_key_number, document.key_numbers)
         yield "</dl>"
-    if document.plots:
+    if document.plots or document.networks:
         yield '<div class="rankdiag-plots">'
+        for number, network in enumerate(document.networks, 1):
+            yield render_network(network, f"{ident}-g{number}", level=min(level, 6))
         for number, plot in enumerate(document.plots, 1):
             yield render_plot(plot, f"{ident}-p{number}", level=min(level, 6))
         yield "</div>"

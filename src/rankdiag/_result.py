@@ -151,14 +151,14 @@ class Result:
         return render_fragment(self.document())
 
     def plot(self, ax: Any = None, *, which: int = 0) -> Any:
-        """Draw one of the plots of this result with matplotlib.
+        """Draw one of the plots of this result, or one of its drawn graphs, with matplotlib.
 
         Parameters
         ----------
         ax : matplotlib.axes.Axes, optional
             Axes to draw on; None makes a figure of its own, which is not shown.
         which : int
-            Which plot, if the result has several.
+            Which plot, if the result has several; drawn graphs are counted after the plots.
 
         Returns
         -------
@@ -172,13 +172,14 @@ class Result:
         ValueError
             If this result has no such plot.
         """
-        plots = self.document().plots
+        document = self.document()
+        drawings = (*document.plots, *document.networks)
         index = integer(which, "which", low=0)
-        if index >= len(plots):
-            raise ValueError(f"`which` must be below {len(plots)}, the number of plots of this result; got {index}")
+        if index >= len(drawings):
+            raise ValueError(f"`which` must be below {len(drawings)}, the number of plots of this result; got {index}")
         from rankdiag._mpl import draw
 
-        return draw(plots[index], ax)
+        return draw(drawings[index], ax)
 
     # --- JSON ----------------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from rankdiag._document import (
     Verdict,
     abbreviate,
     clean,
+    count_classes,
     format_column,
     format_value,
     rows_to_show,
@@ -56,6 +57,9 @@ def _lines(document: Document, width: int, max_rows: int) -> list[str]:
         lines += _prose(document.explanation, width)
     if document.key_numbers:
         lines += ["", *_key_numbers(document.key_numbers, width)]
+    for network in document.networks:
+        title = f"{network.title}: " if network.title else ""
+        lines += ["", *_prose(f"{title}a drawing of {count_classes(network)}; see plot() or the HTML page.", width)]
     for grid in document.grids:
         lines += ["", *_grid(grid, width, max_rows)]
     if document.notes:

@@ -9,7 +9,19 @@ from typing import ClassVar
 
 import pytest
 
-from rankdiag._document import Column, Document, Grid, KeyNumber, Plot, ReferenceLine, Series, Verdict
+from rankdiag._document import (
+    Column,
+    Document,
+    EdgeClass,
+    Grid,
+    KeyNumber,
+    Network,
+    NodeClass,
+    Plot,
+    ReferenceLine,
+    Series,
+    Verdict,
+)
 from rankdiag._result import Meta, Table
 
 _HOSTILE = (
@@ -71,6 +83,21 @@ def hostile() -> Document:
             ),
         ),
         notes=_HOSTILE,
+        networks=(
+            Network(
+                title=first,
+                x=[i / 20 for i in range(len(_HOSTILE))],
+                y=[(7 * i % 13) / 12 for i in range(len(_HOSTILE))],
+                names=_HOSTILE,
+                node_class=[i % 4 for i in range(len(_HOSTILE))],
+                node_classes=tuple(NodeClass(label=name) for name in _HOSTILE),
+                edges=[(i, i + 1) for i in range(12)],
+                edge_class=list(range(12)),
+                edge_classes=tuple(EdgeClass(label=name) for name in _HOSTILE),
+                directed=True,
+                description=second,
+            ),
+        ),
         sections=(Document(title=second, explanation=first, sections=(Document(title=first),)),),
     )
 
@@ -180,6 +207,48 @@ def odd_plots() -> tuple[Plot, ...]:
                 ReferenceLine(axis="y", value=3.0, label="threshold"),
                 ReferenceLine(axis="x", value=inf, label="no"),
             ),
+        ),
+    )
+
+
+@pytest.fixture
+def networks() -> tuple[Network, ...]:
+    """Drawn graphs: none, one and two vertices, a directed one, sixty with long names, vertices on one spot."""
+    kinds = (
+        NodeClass(label="in"),
+        NodeClass(label="in, edge", shape="square", colour=1, filled=True),
+        NodeClass(label="hub", shape="diamond", colour=2, ring=True),
+        NodeClass(label="rest", shape="triangle", colour=9, filled=True, ring=True),
+    )
+    lines = (EdgeClass(label="within"), EdgeClass(label="across", dash="dashed", colour=3, strong=True))
+
+    def network(title: str, count: int, names: list[str], step: int, **options: object) -> Network:
+        draw = random.Random(count)
+        edges = [(i, (i + step) % count) for i in range(count) if (i + step) % count != i]
+        return Network(
+            title=title,
+            x=[draw.random() for _ in range(count)],
+            y=[draw.random() for _ in range(count)],
+            names=names,
+            node_class=[i % 4 for i in range(count)],
+            node_classes=kinds,
+            edges=edges,
+            edge_class=[i % 2 for i in range(len(edges))],
+            edge_classes=lines,
+            **options,  # type: ignore[arg-type]
+        )
+
+    long = [f"number {i}" for i in range(60)]
+    spot = Network(title="spot", x=[0.5] * 4, y=[0.5] * 4, names=list("abcd"), node_class=[0] * 4, node_classes=kinds)
+    return (
+        network("nothing", 0, [], 1),
+        network("one", 1, ["alone"], 1),
+        network("two", 2, ["0", "1"], 1, directed=True, description="Two of them."),
+        network("ring", 12, [str(i) for i in range(12)], 1, directed=True),
+        network("many", 60, long, 7),
+        spot,
+        Network(
+            title="corners", x=[0, 1, 1, 0], y=[0, 0, 1, 1], names=long[:4], node_class=[0] * 4, node_classes=kinds
         ),
     )
 

@@ -27,13 +27,15 @@ def browser(tmp_path_factory):
     browser.close()
 
 
-@pytest.fixture(params=["weights", "hostile", "odd", "many"])
-def page(request, tmp_path, weights, hostile, odd_plots):
+@pytest.fixture(params=["weights", "hostile", "odd", "graphs", "many"])
+def page(request, tmp_path, weights, hostile, odd_plots, networks):
     odd = Document(title="odd", plots=odd_plots)
+    graphs = Document(title="graphs", networks=networks)
     page = {
         "weights": lambda: render_page(weights),
         "hostile": lambda: render_page(hostile),
         "odd": lambda: render_page(odd),
+        "graphs": lambda: render_page(graphs),
         "many": lambda: render_page([weights, odd, hostile, weights], title="Many", intro="Four documents."),
     }[request.param]()
     path = tmp_path / f"{request.param}.html"
