@@ -15,6 +15,7 @@ PACKAGE = Path(rankdiag.__file__).parent
 FILES = sorted(PACKAGE.rglob("*.py"))
 # Code that is torch code through and through, loaded only when it is used.
 TORCH_MODULES = {
+    "graphs/_product_gnn.py",
     "spectral/losses.py",
     "monitors/_reward_metric.py",
     "preference/losses.py",
