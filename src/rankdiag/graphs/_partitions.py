@@ -1,0 +1,214 @@
+"""Many partitions of one graph at once: 64 of them in a word, and a sum over their boundaries as one product."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from rankdiag._array import is_torch
+from rankdiag._validate import describe
+from rankdiag.graphs._adjacency import adjacency, as_subset
+from rankdiag.graphs._edges import EdgeList
+from rankdiag.graphs._walk_counts import WalkCounts
+
+__all__ = ["Partitions", "as_partitions", "partition_totals"]
+
+Mask = NDArray[np.bool_]
+Words = NDArray[np.uint64]
+
+_MASK_BYTES = 1 << 26  # masks of one block of partitions
+_PRODUCT_ENTRIES = 1 << 19  # bits that are spread out to float64 at once: they stay in the cache
+_FEW = 16  # fewer rows than this are reduced one by one
+_WORD = 64
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Partitions:
+    """Partitions of a graph with n vertices: how many, and the masks of any range of them.
+
+    Attributes
+    ----------
+    count : int
+        Partitions.
+    masks : callable
+        ``masks(start, stop)`` gives one side of each as an array of bool, shape (stop - start, n).
+    """
+
+    count: int
+    masks: Callable[[int, int], Mask]
+
+
+def as_partitions(subsets: Any, graph: EdgeList, name: str = "subsets") -> Partitions:
+    """Read many subsets of the vertices: an array of masks, or subsets one by one.
+
+    Raises
+    ------
+    TypeError
+        If it is no collection of subsets.
+    ValueError
+        If an array of masks is not of shape (P, n), or a subset names a vertex twice or one that is not there.
+    """
+    n = graph.num_nodes
+    if is_torch(subsets):
+        subsets = subsets.detach().cpu().numpy()
+    if isinstance(subsets, np.ndarray) and subsets.dtype == bool:
+        if subsets.ndim != 2 or subsets.shape[1] != n:
+            raise ValueError(f"`{name}` as masks must have shape (P, {n}); got shape {subsets.shape}")
+        masks = subsets
+        return Partitions(len(masks), lambda start, stop: masks[start:stop])
+    if isinstance(subsets, (str, bytes, Mapping)) or not isinstance(subsets, Iterable):
+        raise TypeError(f"`{name}` must be a collection of subsets or masks (P, {n}); got {describe(subsets)}")
+    try:
+        entries = list(subsets)
+    except TypeError:  # an array without axes
+        raise TypeError(
+            f"`{name}` must be a collection of subsets or masks (P, {n}); got {describe(subsets)}"
+        ) from None
+    for place, entry in enumerate(entries):
+        if not hasattr(entry, "__iter__"):
+            raise TypeError(f"`{name}` must hold one collection of vertices for each partition; got {entry!r}")
+        if not hasattr(entry, "__len__"):
+            entries[place] = list(entry)  # an iterator can be read but once
+
+    def masks_of(start: int, stop: int) -> Mask:
+        found = np.zeros((stop - start, n), bool)
+        for row, entry in enumerate(entries[start:stop]):
+            found[row] = as_subset(entry, graph, f"{name}[{start + row}]")
+        return found
+
+    return Partitions(len(entries), masks_of)
+
+
+def partition_totals(
+    graph: EdgeList, partitions: Partitions, counts: WalkCounts
+) -> tuple[list[int], list[int], list[int]]:
+    """Add walk counts over the boundary of every partition.
+
+    Returns
+    -------
+    totals : list of int
+        Exact sums.
+    boundaries : list of int
+        Vertices in each boundary.
+    sizes : list of int
+        Vertices of the side that was given.
+
+    Notes
+    -----
+    A block holds 64 partitions, and more while their masks stay below 64 MB.
+    """
+    n = graph.num_nodes
+    totals: list[int] = []
+    boundaries: list[int] = []
+    sizes: list[int] = []
+    plan = _Rows.of(graph)
+    weights, shifts = _pieces(counts)
+    step = _WORD * max(1, min(-(-partitions.count // _WORD), _MASK_BYTES // (_WORD * max(n, 1))))
+    for start in range(0, partitions.count, step):
+        masks = partitions.masks(start, min(start + step, partitions.count))
+        sums = _weighted(plan.boundaries(_packed(masks)), weights)[:, : len(masks)].tolist()
+        boundaries += sums[0]
+        sizes += masks.sum(axis=1).tolist()
+        found = [0] * len(masks)
+        for row, shift in zip(sums[1:], shifts, strict=True):
+            found = [total + (part << shift) for total, part in zip(found, row, strict=True)]
+        totals += found
+    return totals, boundaries, sizes
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class _Rows:
+    """Senders to each vertex, the vertices with most senders first."""
+
+    order: NDArray[np.int64]
+    starts: NDArray[np.int64]
+    degrees: NDArray[np.int64]
+    senders: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, graph: EdgeList) -> _Rows:
+        matrix = adjacency(graph)
+        if graph.directed:
+            matrix = matrix.T.tocsr()
+        degree = np.diff(matrix.indptr).astype(np.int64)
+        order = np.argsort(-degree, kind="stable")
+        return cls(order, matrix.indptr[:-1].astype(np.int64)[order], degree[order], matrix.indices)
+
+    def boundaries(self, sides: Words) -> Words:
+        """Return for words of membership (n, w) the same words of boundaries: who has a sender on the other side."""
+        own = sides[self.order]
+        found = np.zeros_like(own)
+        place = 0
+        while True:  # the k-th sender of all vertices that have one, for k = 0, 1, ...
+            rows = int(np.searchsorted(-self.degrees, -place, side="left"))
+            if rows < _FEW:
+                break
+            found[:rows] |= sides[self.senders[self.starts[:rows] + place]] ^ own[:rows]
+            place += 1
+        for row in range(rows):  # a few vertices with very many senders
+            first, last = int(self.starts[row]) + place, int(self.starts[row] + self.degrees[row])
+            for start in range(first, last, _PRODUCT_ENTRIES):
+                block = sides[self.senders[start : min(start + _PRODUCT_ENTRIES, last)]] ^ own[row]
+                found[row] |= np.bitwise_or.reduce(block, axis=0)
+        result = np.empty_like(found)
+        result[self.order] = found
+        return result
+
+
+def _packed(masks: Mask) -> Words:
+    """Pack masks (P, n) into words (n, ceil(P / 64)): bit p of a row says whether the vertex is in subset p."""
+    count, n = masks.shape
+    words = max(1, -(-count // _WORD))
+    octets = np.zeros((8 * words, n), np.uint8)
+    groups = np.ascontiguousarray(masks).view(np.uint8)
+    for bit in range(8):
+        rows = groups[bit::8]
+        octets[: len(rows)] |= rows << bit
+    return np.ascontiguousarray(octets.T).view("<u8").astype(np.uint64, copy=False)
+
+
+def _pieces(counts: WalkCounts) -> tuple[NDArray[np.float64], list[int]]:
+    """Cut walk counts into pieces so short that float64 adds them without rounding; a row of ones stands before them.
+
+    Returns
+    -------
+    weights : ndarray of float64, shape (1 + pieces, n)
+        Ones, and the pieces.
+    shifts : list of int
+        Power of two that each piece is worth.
+    """
+    n = len(counts.limbs)
+    width = min(40, 62 - n.bit_length())
+    rows, shifts = [np.ones(n)], []
+    for place in range(counts.limbs.shape[1]):
+        rest = counts.limbs[:, place]
+        shift = counts.bits * place
+        while True:
+            rows.append((rest & ((1 << width) - 1)).astype(np.float64))
+            shifts.append(shift)
+            rest = rest >> width
+            shift += width
+            if not rest.any():
+                break
+    return np.stack(rows), shifts
+
+
+def _weighted(words: Words, weights: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Add rows of `weights` where bits are set: (r, n) and words (n, w) give exact sums (r, 64 w)."""
+    n, wide = words.shape
+    sums = np.zeros((len(weights), _WORD * wide), np.int64)
+    octets = words.astype("<u8", copy=False)
+    rows = 1 << 12  # 2^12 pieces of 40 bits add up below 2^53
+    step = max(1, _PRODUCT_ENTRIES // (_WORD * min(n, rows) or 1))
+    for top in range(0, n, rows):
+        for left in range(0, wide, step):
+            block = np.ascontiguousarray(octets[top : top + rows, left : left + step])
+            bits = np.unpackbits(block.view(np.uint8), axis=1, bitorder="little").astype(np.float64)
+            sums[:, _WORD * left : _WORD * left + bits.shape[1]] += (weights[:, top : top + rows] @ bits).astype(
+                np.int64
+            )
+    return sums
