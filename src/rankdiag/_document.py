@@ -10,6 +10,7 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any, Literal
 
 __all__ = [
@@ -35,6 +36,7 @@ __all__ = [
 Verdict = Literal["ok", "warn", "alert", "unknown"]
 
 _LONGEST_WORD = 160
+_LONG_INTEGER = 128  # bits from which on nobody reads all digits of an integer
 _LONG_WORD = re.compile(rf"\S{{{_LONGEST_WORD + 1},}}")
 
 
@@ -371,8 +373,9 @@ def format_value(value: Any, digits: int = 4) -> str:
     Parameters
     ----------
     value : object
-        A float gets `digits` significant digits and an exponent only below 1e-4 or from 1e7 on; None is an en
-        dash, a shape is written with crosses, anything else in its own words.
+        A float gets `digits` significant digits and an exponent only below 1e-4 or from 1e7 on, an integer of
+        more than 38 digits as many and an exponent; None is an en dash, a shape is written with crosses, anything
+        else in its own words.
     digits : int
         Significant digits of a float; digits before the decimal point are always all written.
 
@@ -387,6 +390,8 @@ def format_value(value: Any, digits: int = 4) -> str:
         return "yes" if value else "no"
     if isinstance(value, float):
         return _format_float(value, digits)
+    if isinstance(value, int) and value.bit_length() > _LONG_INTEGER:
+        return f"{Decimal(value):.{digits - 1}e}"
     if isinstance(value, (tuple, list)):
         return "×".join(str(entry) for entry in value)  # noqa: RUF001 - shapes are written with a cross
     return str(value)

@@ -1,7 +1,8 @@
 """Results to JSON and back, with nothing lost.
 
 JSON has no NaN and no infinity: such a value is written as null, and its place and kind are kept under
-``"non_finite"``, so that a reader sees why it is null and `decode` restores it.
+``"non_finite"``, so that a reader sees why it is null and `decode` restores it. An integer too long for
+base 10 (more than 4200 digits) is written as a string in base 16.
 """
 
 from __future__ import annotations
@@ -9,17 +10,20 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+import re
 import types
 import typing
 from collections.abc import Hashable, Mapping
 from typing import Any, Literal, Union, cast, get_args, get_origin
 
 from rankdiag._optional import is_loaded
+from rankdiag._tabular import whole
 from rankdiag._validate import describe
 
 __all__ = ["SCHEMA_VERSION", "decode", "encode"]
 
 SCHEMA_VERSION = 1
+_HEXADECIMAL = re.compile(r"-?0x[0-9a-f]+")  # an integer too long for base 10
 _SPECIAL = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 _ARRAY_KEYS = {"dtype", "shape", "data"}
 _ARRAY_KINDS: dict[str, type[Any]] = {
@@ -54,7 +58,7 @@ def encode(value: Any, path: str, non_finite: dict[str, str]) -> Any:
     if value is None or isinstance(value, (bool, str)):
         return value
     if isinstance(value, int):
-        return int(value)
+        return whole(int(value))
     if isinstance(value, float):
         if math.isfinite(value):
             return float(value)
@@ -136,6 +140,8 @@ def decode(value: Any, hint: Any, path: str, non_finite: Mapping[str, str]) -> A
             raise _misfit(value, hint, path)
         return value
     if hint is int:
+        if isinstance(value, str) and _HEXADECIMAL.fullmatch(value):
+            return int(value, 16)
         if isinstance(value, bool) or not isinstance(value, int):
             raise _misfit(value, hint, path)
         return value
