@@ -37,7 +37,7 @@ def test_group_and_extra_list_the_same_tools() -> None:
 
 
 def test_extras_are_those_that_the_readme_names() -> None:
-    own = {"hf", "parquet", "datasets", "trl", "ray", "plot", "tables", "sklearn", "metrics", "testing"}
+    own = {"hf", "parquet", "datasets", "trl", "ray", "plot", "tables", "graph", "sklearn", "metrics", "testing"}
     assert set(EXTRAS) == own | {"all", "dev"}
     for name in EXTRAS:
         assert f"`{name}`" in text("README.md")

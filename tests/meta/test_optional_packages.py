@@ -96,7 +96,7 @@ def optional_packages() -> list[str]:
 
 def test_the_list_is_the_one_of_pyproject():
     packages = optional_packages()
-    assert {"transformers", "matplotlib", "pandas", "sklearn", "hypothesis", "tqdm"} <= set(packages)
+    assert {"transformers", "matplotlib", "pandas", "sklearn", "hypothesis", "torch_geometric", "tqdm"} <= set(packages)
     assert not {"numpy", "scipy", "torch", "safetensors", "networkx"} & set(packages)
 
 

@@ -197,6 +197,7 @@ def test_optional_packages_are_imported_through_the_helper(path):
         "huggingface_hub",
         "hypothesis",
         "torchmetrics",
+        "torch_geometric",
     }
     found = []
     tree = tree_of(path)
