@@ -70,30 +70,43 @@ def as_subset(subset: Any, graph: EdgeList, name: str = "subset") -> NDArray[np.
         return subset.copy()
     if isinstance(subset, (str, bytes, dict)) or not hasattr(subset, "__iter__"):
         raise TypeError(f"`{name}` must be a collection of vertices or a boolean mask ({n},); got {describe(subset)}")
+    if isinstance(subset, np.ndarray) and subset.ndim == 1 and subset.dtype.kind in "iu" and graph.labels is None:
+        return _mask_of(subset, n, name)
     try:
         entries = list(subset)
     except TypeError:  # an array without axes
         raise TypeError(
             f"`{name}` must be a collection of vertices or a boolean mask ({n},); got {describe(subset)}"
         ) from None
-    if graph.labels is None and entries and all(isinstance(entry, (bool, np.bool_)) for entry in entries):
+    if graph.labels is None and entries and set(map(type, entries)) <= {bool, np.bool_}:
         return as_subset(np.array(entries, bool), graph, name)
-    mask = np.zeros(n, bool)
     if graph.labels is not None:
         place = {label: index for index, label in enumerate(graph.labels)}
-        ids = [_place_of(entry, place, name) for entry in entries]
-    elif isinstance(subset, np.ndarray) and subset.ndim == 1 and subset.dtype.kind in "iu":
-        ids = subset
+        ids = np.array([_place_of(entry, place, name) for entry in entries], np.int64)
     else:
-        ids = [_vertex_id(entry, name) for entry in entries]
+        ids = _vertex_ids(entries, name)
+    return _mask_of(ids, n, name)
+
+
+def _vertex_ids(entries: list[Any], name: str) -> NDArray[Any]:
+    """Read vertex ids one by one; plain ints, which most lists hold, at once."""
+    if set(map(type, entries)) != {int}:
+        entries = [_vertex_id(entry, name) for entry in entries]
+    try:
+        return np.array(entries, np.int64)
+    except OverflowError:  # far outside, to be named by the caller
+        return np.array(entries, object)
+
+
+def _mask_of(ids: NDArray[Any], n: int, name: str) -> NDArray[np.bool_]:
+    mask = np.zeros(n, bool)
     if not len(ids):
         return mask
-    array = np.asarray(ids, dtype=object if any(abs(int(i)) >= 2**63 for i in ids) else np.int64)
-    outside = [int(i) for i in array if not 0 <= int(i) < n] if ((array < 0) | (array >= n)).any() else []
-    if outside:
-        raise ValueError(f"`{name}` contains vertex {outside[0]} but the graph has {n} vertices")
-    mask[array.astype(np.int64)] = True
-    if int(mask.sum()) != len(array):
+    outside = (ids < 0) | (ids >= n)
+    if outside.any():
+        raise ValueError(f"`{name}` contains vertex {ids[outside.argmax()]} but the graph has {n} vertices")
+    mask[ids.astype(np.int64, copy=False)] = True
+    if np.count_nonzero(mask) != len(ids):
         raise ValueError(f"`{name}` has duplicate vertices")
     return mask
 

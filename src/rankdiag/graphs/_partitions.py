@@ -21,9 +21,13 @@ Mask = NDArray[np.bool_]
 Words = NDArray[np.uint64]
 
 _MASK_BYTES = 1 << 26  # masks of one block of partitions
-_PRODUCT_ENTRIES = 1 << 19  # bits that are spread out to float64 at once: they stay in the cache
-_FEW = 16  # fewer rows than this are reduced one by one
 _WORD = 64
+_AT_ONCE = 8 * _WORD  # masks that are packed at once: they stay in the cache
+_FEW = 16  # fewer rows than this are reduced one by one
+_HUB = 1 << 16  # senders of such a row that are looked at together
+_PIECE = 16  # bits of a weight; 2^8 of them add up in float32 without rounding
+_ROWS = 1 << (24 - _PIECE)
+_WIDE = 32  # words that are spread out to float32 at once
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -112,7 +116,7 @@ def partition_totals(
         masks = partitions.masks(start, min(start + step, partitions.count))
         sums = _weighted(plan.boundaries(_packed(masks)), weights)[:, : len(masks)].tolist()
         boundaries += sums[0]
-        sizes += masks.sum(axis=1).tolist()
+        sizes += [int(np.count_nonzero(mask)) for mask in masks]
         found = [0] * len(masks)
         for row, shift in zip(sums[1:], shifts, strict=True):
             found = [total + (part << shift) for total, part in zip(found, row, strict=True)]
@@ -151,8 +155,8 @@ class _Rows:
             place += 1
         for row in range(rows):  # a few vertices with very many senders
             first, last = int(self.starts[row]) + place, int(self.starts[row] + self.degrees[row])
-            for start in range(first, last, _PRODUCT_ENTRIES):
-                block = sides[self.senders[start : min(start + _PRODUCT_ENTRIES, last)]] ^ own[row]
+            for start in range(first, last, _HUB):
+                block = sides[self.senders[start : min(start + _HUB, last)]] ^ own[row]
                 found[row] |= np.bitwise_or.reduce(block, axis=0)
         result = np.empty_like(found)
         result[self.order] = found
@@ -162,53 +166,52 @@ class _Rows:
 def _packed(masks: Mask) -> Words:
     """Pack masks (P, n) into words (n, ceil(P / 64)): bit p of a row says whether the vertex is in subset p."""
     count, n = masks.shape
-    words = max(1, -(-count // _WORD))
-    octets = np.zeros((8 * words, n), np.uint8)
-    groups = np.ascontiguousarray(masks).view(np.uint8)
-    for bit in range(8):
-        rows = groups[bit::8]
-        octets[: len(rows)] |= rows << bit
+    octets = np.zeros((8 * max(1, -(-count // _WORD)), n), np.uint8)
+    for top in range(0, count, _AT_ONCE):
+        rows = masks[top : top + _AT_ONCE].view(np.uint8)
+        block = octets[top // 8 : -(-(top + len(rows)) // 8)]
+        for bit in range(7, -1, -1):  # the highest bit first, doubled once for each that follows
+            np.add(block, block, out=block)
+            part = rows[bit::8]
+            block[: len(part)] += part
     return np.ascontiguousarray(octets.T).view("<u8").astype(np.uint64, copy=False)
 
 
-def _pieces(counts: WalkCounts) -> tuple[NDArray[np.float64], list[int]]:
-    """Cut walk counts into pieces so short that float64 adds them without rounding; a row of ones stands before them.
+def _pieces(counts: WalkCounts) -> tuple[NDArray[np.float32], list[int]]:
+    """Cut walk counts into pieces of 16 bits; a row of ones stands before them.
 
     Returns
     -------
-    weights : ndarray of float64, shape (1 + pieces, n)
+    weights : ndarray of float32, shape (1 + pieces, n)
         Ones, and the pieces.
     shifts : list of int
         Power of two that each piece is worth.
     """
-    n = len(counts.limbs)
-    width = min(40, 62 - n.bit_length())
-    rows, shifts = [np.ones(n)], []
+    rows, shifts = [np.ones(len(counts.limbs), np.float32)], []
     for place in range(counts.limbs.shape[1]):
-        rest = counts.limbs[:, place]
-        shift = counts.bits * place
-        while True:
-            rows.append((rest & ((1 << width) - 1)).astype(np.float64))
+        rest, shift = counts.limbs[:, place], counts.bits * place
+        while rest.any():
+            rows.append((rest & (2**_PIECE - 1)).astype(np.float32))
             shifts.append(shift)
-            rest = rest >> width
-            shift += width
-            if not rest.any():
-                break
+            rest, shift = rest >> _PIECE, shift + _PIECE
     return np.stack(rows), shifts
 
 
-def _weighted(words: Words, weights: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Add rows of `weights` where bits are set: (r, n) and words (n, w) give exact sums (r, 64 w)."""
+def _weighted(words: Words, weights: NDArray[np.float32]) -> NDArray[np.int64]:
+    """Add rows of `weights` where bits are set: (r, n) and words (n, w) give exact sums (r, 64 w).
+
+    The bits of some rows are spread out to float32 at a time, so few that it adds without rounding.
+    """
     n, wide = words.shape
     sums = np.zeros((len(weights), _WORD * wide), np.int64)
     octets = words.astype("<u8", copy=False)
-    rows = 1 << 12  # 2^12 pieces of 40 bits add up below 2^53
-    step = max(1, _PRODUCT_ENTRIES // (_WORD * min(n, rows) or 1))
-    for top in range(0, n, rows):
-        for left in range(0, wide, step):
-            block = np.ascontiguousarray(octets[top : top + rows, left : left + step])
-            bits = np.unpackbits(block.view(np.uint8), axis=1, bitorder="little").astype(np.float64)
-            sums[:, _WORD * left : _WORD * left + bits.shape[1]] += (weights[:, top : top + rows] @ bits).astype(
-                np.int64
-            )
+    spread = np.empty((_ROWS, _WORD * min(wide, _WIDE)), np.float32)
+    for top in range(0, n, _ROWS):
+        for left in range(0, wide, _WIDE):
+            block = np.ascontiguousarray(octets[top : top + _ROWS, left : left + _WIDE])
+            bits = np.unpackbits(block.view(np.uint8), axis=1, bitorder="little")
+            part = spread[: bits.shape[0], : bits.shape[1]]
+            part[...] = bits
+            place = slice(_WORD * left, _WORD * left + bits.shape[1])
+            sums[:, place] += (weights[:, top : top + _ROWS] @ part).astype(np.int64)
     return sums
