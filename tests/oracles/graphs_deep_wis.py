@@ -82,9 +82,7 @@ def naive_additions(n, edges, candidates, depth, *, count=None, directed=False, 
     """Candidate numbers in the order in which they are added."""
     edges, left, order = list(edges), list(range(len(candidates))), []
     while left and (count is None or len(order) < count):
-        keyed = []
-        for c in left:
-            keyed.append((sorted_values(n, [*edges, candidates[c]], depth, directed), c if last else -c))
+        keyed = [(sorted_values(n, [*edges, candidates[c]], depth, directed), c if last else -c) for c in left]
         best = abs(max(keyed)[1])
         order.append(best)
         left.remove(best)

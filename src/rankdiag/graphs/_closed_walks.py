@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -89,7 +90,7 @@ def _blocks(cost: NDArray[Any]) -> list[tuple[int, int]]:
     place = np.floor(np.cumsum(np.asarray(cost, np.float64)) / _BLOCK)
     edges = np.flatnonzero(np.diff(place)) + 1
     cuts = [0, *edges.tolist(), len(cost)]
-    return [(a, b) for a, b in zip(cuts, cuts[1:], strict=False) if b > a]
+    return [(a, b) for a, b in pairwise(cuts) if b > a]
 
 
 def _diagonal(graph: EdgeList, depth: int) -> NDArray[Any]:

@@ -8,10 +8,13 @@ moments compare.
 Why a lazy heap is exact (derived here). Let another edge g go. A vertex t that an edge e takes q_t walks from has the
 new value n_t = w_t - q_t, the walks that avoid e. If no closed walk of length L uses both e and g, every q_t stays and
 some n_t fall: at the smallest n_t that arises D gains one, and below it nothing changes, so the key of e gets worse
-(likewise where an end of e is left with e alone, and n_t falls to 0). A key stored earlier is thus never too bad, and an
-edge at the top whose fresh key equals its stored one is the best of all. Edges that do share a closed walk with g can
-gain, for a vertex may leave their D. They go back into the heap under a bound: an undirected edge always takes from
+(likewise where an end of e is left with e alone, and n_t falls to 0). A key stored earlier is thus never too bad, and
+an edge at the top whose fresh key equals its stored one is the best of all. Edges that do share a closed walk with g
+can gain, for a vertex may leave their D. They go back into the heap under a bound: an undirected edge always takes from
 both its ends, whose n never rise, so that its smallest new value is at most the smaller of these.
+
+Edges that come instead of going have the same keys, and old values that rise where new ones fell. If no closed walk
+uses both, the smallest old value that rises leaves D, and the key gets worse; the others are looked at again.
 """
 
 from __future__ import annotations
@@ -26,11 +29,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankdiag.graphs._edges import EdgeList
-from rankdiag.graphs._wis_engines import BallEngine, Engine, Losses, NearEngine, TargetEngine
+from rankdiag.graphs._wis_engines import BallEngine, Counts, Engine, NearEngine, TargetEngine
 
-__all__ = ["exact_weights", "greedy_order", "signed_key"]
+__all__ = ["LazyOrder", "exact_weights", "greedy_order", "signed_key"]
 
-Entry = tuple[int, tuple[int, ...], int, int]
+Entry = tuple[float, tuple[int, ...], int, int]
 
 
 def greedy_order(
@@ -86,11 +89,12 @@ def greedy_order(
     >>> from rankdiag.graphs._deep_wis import greedy_order
     >>> graph = as_edge_list([[0, 0, 1, 2, 1, 2, 2, 3], [1, 2, 2, 3, 0, 0, 1, 2]])
     >>> greedy_order(graph, 3, 4).tolist()
-    [3, 0, 1, 2]
+    [1, 2, 0, 3]
     """
     kept = np.zeros(edge_list.num_edges, bool)
     if keep_edges is not None:
-        kept[np.asarray(keep_edges)] = True
+        given = np.asarray(keep_edges)
+        kept[given if given.dtype == bool else given.astype(np.int64)] = True
     free = np.flatnonzero(~kept).tolist()
     count = min(count, len(free))
     if not count:
@@ -105,10 +109,10 @@ def greedy_order(
     scale = None if vertex_weights is None else exact_weights(vertex_weights)
     if vertices is not None:
         scale = [factor if used else 0 for factor, used in zip(scale or [1] * len(vertices), vertices, strict=True)]
-    return np.array(_Order(engine, edge_list, free, scale, last).take(count, batch_size), np.int64)
+    return np.array(LazyOrder(engine, edge_list.edges.tolist(), free, scale, last).take(count, batch_size), np.int64)
 
 
-def exact_weights(weights: Sequence[Any]) -> list[int]:
+def exact_weights(weights: Any) -> list[int]:
     """Turn positive factors into integers of the same ratios; floats are the binary fractions that they stand for."""
     exact = [Fraction(value) for value in (weights.tolist() if isinstance(weights, np.ndarray) else weights)]
     common = math.lcm(*(value.denominator for value in exact))
@@ -133,26 +137,29 @@ def signed_key(old: Sequence[int], new: Sequence[int]) -> tuple[int, ...]:
     return tuple(key)
 
 
-class _Order:
-    """A heap of (lead, rest, tie, stamp): the lead is the first part of the key as one number.
+class LazyOrder:
+    """A heap of (lead, whole, tie, stamp): the lead is the first part of the key as one number.
 
-    The lead says the smallest new value (the larger, the better) and then how many vertices get it (the fewer, the
-    better); the whole key follows once an edge with this lead is at the top, and is empty before. A lead may be better
-    than the edge deserves, never worse.
+    Where edges go, the lead says the smallest new value (the larger, the better) and then how many vertices get it (the
+    fewer, the better); where they come, the smallest old value (the smaller, the better) and how many vertices leave
+    it. The whole key follows once an edge with this lead is at the top, and is empty before. A lead may be better than
+    the edge deserves, never worse.
     """
 
-    def __init__(self, engine: Engine, graph: EdgeList, free: list[int], scale: list[int] | None, last: bool) -> None:
+    def __init__(
+        self, engine: Engine, ends: list[tuple[int, int]], free: list[int], scale: list[int] | None, last: bool
+    ) -> None:
         self._engine, self._scale = engine, scale
-        self._ends = graph.edges.tolist()
-        self._width = graph.num_nodes + 2
+        self._ends = ends
+        self._width = len(engine.values) + 2
         highest = max(engine.values) * (1 if scale is None else max(scale))
-        self._best = -(highest + 1) * self._width  # of an edge that changes nothing
-        self._ceiling = [self._best] * graph.num_edges
+        self._best = -(highest + 1) * self._width  # no lead is better
+        self._ceiling = [self._best] * len(ends)
         self._alive = set(free)
-        self._ties = [-edge if last else edge for edge in range(graph.num_edges)]
-        self._stamps = [0] * graph.num_edges
-        self._marked = [False] * graph.num_edges
-        self._fresh: dict[int, tuple[int, Losses]] = {}  # leads and losses in the graph as it is
+        self._ties = [-edge if last else edge for edge in range(len(ends))]
+        self._stamps = [0] * len(ends)
+        self._marked = [False] * len(ends)
+        self._fresh: dict[int, tuple[float, Counts]] = {}  # leads and losses in the graph as it is
         self._heap: list[Entry] = [(self._look(edge)[0], (), self._ties[edge], 0) for edge in free]
         heapq.heapify(self._heap)
 
@@ -162,7 +169,7 @@ class _Order:
         while len(order) < count:
             batch = [self._pop() for _ in range(min(batch_size, count - len(order)))]
             for edge in batch:
-                for other in self._engine.remove(edge):
+                for other in self._engine.apply(edge):
                     if other in self._alive and not self._marked[other]:
                         self._mark(other)
             self._fresh.clear()
@@ -176,14 +183,14 @@ class _Order:
         """Take the best edge of the graph as it is; no edge goes while this runs."""
         heap = self._heap
         while True:
-            lead, rest, tie, stamp = heap[0]
+            lead, last_known, tie, stamp = heap[0]
             edge = abs(tie)
             if stamp != self._stamps[edge]:
                 heapq.heappop(heap)
                 continue
-            now, losses = self._fresh.get(edge) or self._look(edge)
-            whole = self._key(losses) if now == lead else ()
-            if whole and whole == rest:
+            now, after = self._fresh.get(edge) or self._look(edge)
+            whole = self._key(after) if now == lead else ()
+            if whole and whole == last_known:
                 heapq.heappop(heap)
                 self._alive.discard(edge)
                 self._stamps[edge] += 1
@@ -195,31 +202,32 @@ class _Order:
         self._stamps[edge] += 1
         heapq.heappush(self._heap, (self._ceiling[edge], (), self._ties[edge], self._stamps[edge]))
 
-    def _look(self, edge: int) -> tuple[int, Losses]:
-        """Compute the losses of an edge in the graph as it is, their lead, and the bound of its later leads."""
-        losses = self._engine.losses(edge)
-        new = self._new(losses)
-        lead = self._best
-        if new:
-            lowest = min(new)
-            lead = new.count(lowest) - lowest * self._width
-        if self._engine.ends_lose:
-            ends = self._new({end: losses[end] for end in self._ends[edge]})
-            self._ceiling[edge] = -min(ends) * self._width if ends else self._best
-        self._marked[edge] = False
-        self._fresh[edge] = lead, losses
-        return lead, losses
-
-    def _new(self, losses: Losses) -> list[int]:
-        values, scale = self._engine.values, self._scale
-        if scale is None:
-            return [values[t] - loss for t, loss in losses.items()]
-        return [(values[t] - loss) * scale[t] for t, loss in losses.items() if scale[t]]
-
-    def _key(self, losses: Losses) -> tuple[int, ...]:
-        values, scale = self._engine.values, self._scale
-        if scale is None:
-            old = [values[t] for t in losses]
+    def _look(self, edge: int) -> tuple[float, Counts]:
+        """Compute what an edge changes in the graph as it is, the lead of that, and the bound of its later leads."""
+        engine = self._engine
+        after = engine.after(edge)
+        if engine.falling:
+            new = self._new(after)
+            lowest = min(new) if new else 0
+            lead: float = new.count(lowest) - lowest * self._width if new else self._best
+            if engine.bounded:
+                ends = self._new({end: after[end] for end in self._ends[edge]})
+                self._ceiling[edge] = -min(ends) * self._width if ends else self._best
         else:
-            old = [values[t] * scale[t] for t in losses if scale[t]]
-        return signed_key(old, self._new(losses))
+            old = self._old(after)
+            lowest = min(old) if old else 0
+            lead = lowest * self._width - old.count(lowest) if old else math.inf
+        self._marked[edge] = False
+        self._fresh[edge] = lead, after
+        return lead, after
+
+    def _new(self, after: Counts) -> list[int]:
+        scale = self._scale
+        return list(after.values()) if scale is None else [x * scale[t] for t, x in after.items() if scale[t]]
+
+    def _old(self, after: Counts) -> list[int]:
+        values, scale = self._engine.values, self._scale
+        return [values[t] for t in after] if scale is None else [values[t] * scale[t] for t in after if scale[t]]
+
+    def _key(self, after: Counts) -> tuple[int, ...]:
+        return signed_key(self._old(after), self._new(after))
