@@ -10,7 +10,6 @@ import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
-from decimal import Decimal
 from typing import Any, Literal
 
 __all__ = [
@@ -391,6 +390,8 @@ def format_value(value: Any, digits: int = 4) -> str:
     if isinstance(value, float):
         return _format_float(value, digits)
     if isinstance(value, int) and value.bit_length() > _LONG_INTEGER:
+        from decimal import Decimal
+
         return f"{Decimal(value):.{digits - 1}e}"
     if isinstance(value, (tuple, list)):
         return "×".join(str(entry) for entry in value)  # noqa: RUF001 - shapes are written with a cross
@@ -446,7 +447,7 @@ def count_classes(network: Network) -> str:
 
 def _count(one: str, many: str, kinds: Sequence[int], labels: Sequence[str]) -> str:
     counts = [(sum(kind == place for kind in kinds), label) for place, label in enumerate(labels)]
-    listed = ", ".join(f"{count} {label}" for count, label in counts if count and label)
+    listed = "; ".join(f"{count} {label}" for count, label in counts if count and label)
     return f"{len(kinds)} {one if len(kinds) == 1 else many}" + (f" ({listed})" if listed else "")
 
 

@@ -90,7 +90,7 @@ def test_only_kinds_that_occur_are_in_the_legend_and_counted():
     figure = _figure(_network(node_class=[0, 0, 0, 0]))
     legend = [(li.find("svg").tail or "").strip() for li in figure.iter("li")]
     assert legend == ["left", "within", "across"]
-    assert count_classes(_network(node_class=[0, 0, 0, 0])) == "4 vertices (4 left), 3 edges (2 within, 1 across)"
+    assert count_classes(_network(node_class=[0, 0, 0, 0])) == "4 vertices (4 left), 3 edges (2 within; 1 across)"
     one = _network(x=[0.5], y=[0.5], names=["x"], node_class=[0], edges=[], edge_class=[], directed=True)
     assert count_classes(one) == "1 vertex (1 left), 0 directed edges"
 
@@ -108,7 +108,7 @@ def test_arrows_point_from_the_first_vertex_to_the_second():
 
 def test_those_who_cannot_see_it_read_the_same():
     figure = _figure(_network())
-    assert figure.find(".//desc").text == "A path. 4 vertices (2 left, 2 right), 3 edges (2 within, 1 across)."
+    assert figure.find(".//desc").text == "A path. 4 vertices (2 left; 2 right), 3 edges (2 within; 1 across)."
     words = {dt.text: dd.text for dt, dd in zip(figure.iter("dt"), figure.iter("dd"), strict=True)}
     assert words == {
         "left (2)": "0, 1",
@@ -177,7 +177,7 @@ def test_a_page_and_a_fragment_with_graphs_are_sound(networks, hostile):
 def test_text_says_that_there_is_a_drawing():
     text = render_text(Document(title="t", networks=(_network(),)), width=200)
     words = (
-        "Four: a drawing of 4 vertices (2 left, 2 right), 3 edges (2 within, 1 across); see plot() or the HTML page."
+        "Four: a drawing of 4 vertices (2 left; 2 right), 3 edges (2 within; 1 across); see plot() or the HTML page."
     )
     assert words in text.splitlines()
     assert max(map(len, render_text(Document(title="t", networks=(_network(),)), width=40).splitlines())) <= 40
