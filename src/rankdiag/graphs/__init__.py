@@ -5,6 +5,7 @@ from rankdiag._lazy import attach
 __getattr__, __dir__, __all__ = attach(
     __name__,
     {
+        "BottleneckRow": "rankdiag.graphs._bounds",
         "EdgeList": "rankdiag.graphs._edges",
         "GenericRank": "rankdiag.graphs._generic_rank",
         "InteractionProfile": "rankdiag.graphs._profile",

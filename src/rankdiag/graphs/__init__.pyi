@@ -3,6 +3,7 @@ from rankdiag.graphs._addition import wis_addition_order as wis_addition_order
 from rankdiag.graphs._baselines import random_order as random_order
 from rankdiag.graphs._baselines import spectral_order as spectral_order
 from rankdiag.graphs._baselines import ugs_prune_step as ugs_prune_step
+from rankdiag.graphs._bounds import BottleneckRow as BottleneckRow
 from rankdiag.graphs._bounds import SeparationRankBounds as SeparationRankBounds
 from rankdiag.graphs._bounds import separation_rank_bounds as separation_rank_bounds
 from rankdiag.graphs._certificate import WISCertificate as WISCertificate
