@@ -88,3 +88,38 @@ def naive_additions(n, edges, candidates, depth, *, count=None, directed=False, 
         left.remove(best)
         edges.append(candidates[best])
     return order
+
+
+def dense_order(n, edges, depth, *, last=False):
+    """The same order of an undirected graph for larger graphs: dense int64 powers, one candidate after another."""
+    import numpy as np
+
+    a = np.eye(n, dtype=np.int64)
+    for u, v in edges:
+        a[u, v] = a[v, u] = 1
+    left, order = list(range(len(edges))), []
+    while left:
+        best = None
+        for e in left:
+            u, v = edges[e]
+            a[u, v] = a[v, u] = 0
+            values = np.diagonal(np.linalg.matrix_power(a, depth)).copy()
+            values[a.sum(axis=1) == 1] = 0  # nothing but the loop
+            a[u, v] = a[v, u] = 1
+            key = (np.sort(values).tolist(), e if last else -e)
+            best = key if best is None else max(best, key)
+        e = abs(best[1])
+        order.append(e)
+        left.remove(e)
+        u, v = edges[e]
+        a[u, v] = a[v, u] = 0
+    return order
+
+
+def random_columns(generator, n, columns, directed):
+    """Columns with loops and repeats; undirected ones come with their reverses, in any order."""
+    pairs = [(generator.randrange(n), generator.randrange(n)) for _ in range(columns)]
+    if not directed:
+        pairs += [(v, u) for u, v in pairs]
+        generator.shuffle(pairs)
+    return [[u for u, _ in pairs], [v for _, v in pairs]]
