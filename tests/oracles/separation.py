@@ -1,4 +1,4 @@
-"""Readings of an interaction matrix from their definitions, entry by entry and in numpy's plainest form. No code of src."""
+"""Readings of an interaction matrix from their definitions, in numpy's plainest form. No code of src."""
 
 from __future__ import annotations
 

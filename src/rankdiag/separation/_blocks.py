@@ -1,4 +1,4 @@
-"""Values of a function on cut-and-paste inputs, in blocks: every setting of one side with every setting of the other."""
+"""Values of a function on cut-and-paste inputs, in blocks: each setting of one side with each of the other."""
 
 from __future__ import annotations
 
@@ -127,7 +127,7 @@ def _require_repeatable(fn: Callable[[Any], Any], inputs: Any, before: Floats) -
     if not off.max() <= _TOLERANCE * np.abs(before).max():
         raise ValueError(
             f"`fn` must be a function of one input at a time; the same inputs gave values that differ by up to "
-            f"{off.max():.3g} in a batch of another size. Switch dropout and batch normalisation of the model to eval() first"
+            f"{off.max():.3g} in a batch of another size. Call eval() of the model, or pass the module itself"
         )
 
 

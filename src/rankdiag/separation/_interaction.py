@@ -163,8 +163,8 @@ def interaction_matrix(
 
     References
     ----------
-    Cutting and pasting halves of inputs follows the definition of separation rank, arXiv 2211.16494, section 2: the rank
-    of this matrix is at most the separation rank of the function.
+    Cutting and pasting halves of inputs follows the definition of separation rank, arXiv 2211.16494, section 2: the
+    rank of this matrix is at most the separation rank of the function.
 
     Examples
     --------
@@ -217,8 +217,9 @@ def interaction_spectrum(F: Any, *, rtol: float | None = None) -> InteractionSpe
     Functions of networks with ReLU or attention have no finite separation rank as a rule: read entropy and effective
     rank there, not `rank`.
 
-    Cost of two decompositions, O(m k min(m, k)). Memory: about four float64 arrays of the size of F. For sides far beyond
-    a few thousand settings, draw fewer: readings of a random subset of rows and columns estimate the same numbers.
+    Cost of two decompositions, O(m k min(m, k)). Memory: about three float64 arrays of the size of F, itself among
+    them. For sides far beyond a few thousand settings draw fewer: readings of a random subset of rows and columns
+    estimate the same.
 
     References
     ----------
@@ -295,8 +296,8 @@ def _explain(found: InteractionSpectrum) -> str:
     else:
         first = f"{share} is interaction, which no sum of a function of each side explains. "
     second = (
-        f"Its values weigh as much as {found.effective_rank:.4g} products of a function of each side (effective rank; 1 "
-        "is one product)."
+        f"Its values weigh as much as {found.effective_rank:.4g} products of a function of each side (effective rank; "
+        "1 is one product)."
     )
     if found.rank == min(m, k) > 1:
         second += f" All {found.rank} singular values are above the tolerance: more settings may show a higher rank."
