@@ -295,3 +295,24 @@ def test_all_orders_of_all_graphs_with_four_vertices():
                     assert (found.reason, found.first_wrong, found.better_edge_id) == expected
                     count += 1
     assert count == 2 * sum(n * f for n, f in zip((6, 15, 20, 15, 6), (1, 2, 6, 24, 120), strict=True))
+
+
+def test_an_edge_that_a_hub_passed_over_is_seen_when_it_leaves_the_level():
+    """K_{2,3}: edge 1 goes from hub 3 although edge 0 has its key, and then vertex 0 loses edge 2 instead."""
+    pairs = np.array([(0, 3), (1, 3), (0, 4), (1, 4), (2, 3), (2, 4)])
+    graph = as_edge_list(np.concatenate((pairs, pairs[:, ::-1])).T)
+    ids = np.array([1, 2])
+    certificate = replace(
+        wis_certificate(graph, wis_order(graph, num_edges=2)), edge_ids=ids, keys=np.array([[2, 3], [2, 3]])
+    )
+    assert degree_keys([tuple(pair) for pair in pairs.tolist()], ids).tolist() == certificate.keys.tolist()
+    found = verify_wis_certificate(graph, certificate)
+    assert (found.reason, found.first_wrong, found.better_edge_id) == ("tie rule", 0, 0)
+
+
+@pytest.mark.parametrize("depth", [3, 4, 5])
+def test_right_orders_of_long_graphs_hold_though_only_near_keys_are_counted_again(depth):
+    for seed in range(3):
+        graph = nx.random_labeled_tree(13, seed=seed)
+        graph.add_edges_from(nx.gnm_random_graph(13, 3, seed=seed).edges())
+        assert verify_wis_certificate(graph, wis_certificate(graph, wis_order(graph, depth))).valid
