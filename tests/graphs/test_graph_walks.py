@@ -230,17 +230,36 @@ def test_many_partitions_of_graphs_with_hubs_and_in_blocks(monkeypatch):
 
 
 def test_sums_stay_exact_where_floats_would_round():
-    # Every weight has all its bits set, and a sum over 5,000 of them needs more than float32 and float64 hold.
     from rankdiag.graphs._partitions import _pieces, _weighted
     from rankdiag.graphs._walk_counts import WalkCounts
 
-    limbs = np.full((5000, 2), 2**61 - 1, np.int64)
-    weights, shifts = _pieces(WalkCounts(limbs, 61))
-    words = np.full((5000, 1), 2**64 - 1, np.uint64)
+    rng = np.random.default_rng(0)
+    limbs = rng.integers(2**60, 2**61, (5000, 2))
+    counts = WalkCounts(limbs, 61)
+    weights, shifts = _pieces(counts)
+    words = rng.integers(2**63, 2**64, (5000, 2), np.uint64)
     sums = _weighted(words, weights)
-    assert sums[0].tolist() == [5000] * 64
-    one = (2**61 - 1) * (1 + 2**61)
-    assert sum(int(row[7]) << shift for row, shift in zip(sums[1:], shifts, strict=True)) == 5000 * one
+    for column in (0, 7, 63, 100):
+        chosen = np.flatnonzero(words[:, column // 64] >> np.uint64(column % 64) & np.uint64(1)).tolist()
+        assert sums[0, column] == len(chosen)
+        expected = sum(int(limbs[i, 0]) + (int(limbs[i, 1]) << 61) for i in chosen)
+        assert sum(int(row[column]) << shift for row, shift in zip(sums[1:], shifts, strict=True)) == expected
+    assert counts.total() == sum(low + (high << 61) for low, high in limbs.tolist())
+
+
+def test_a_carry_leaves_short_digits():
+    from rankdiag.graphs._walk_counts import _carry
+
+    # With 2^31 neighbours a carry is as long as a digit.
+    for bits, value in ((31, 2**62), (31, 2**62 - 1), (58, 2**62), (60, 2**60)):
+        for digits in ([value], [value, value], [0, value], [2**bits, 2**bits, value]):
+            found = _carry(np.array([digits, [0] * len(digits)]), bits)
+            assert found.max() <= 2**bits
+            old, new = (
+                [sum(v << (bits * k) for k, v in enumerate(row)) for row in rows]
+                for rows in ([digits, [0]], found.tolist())
+            )
+            assert old == new
 
 
 def test_labels_of_networkx():

@@ -1,0 +1,199 @@
+"""The queue against the greedy choice from its definition, recomputed on the graph as it stands after every call."""
+
+from __future__ import annotations
+
+import copy
+import itertools
+import pickle
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from rankdiag.graphs._stream import OneWISQueue, stream_sparsify
+
+
+class Plain:
+    """Edges in a list; leximin over the tuples of degree + 1 of all vertices that ever had an edge."""
+
+    def __init__(self):
+        self.edges = []
+        self.seen = set()
+
+    def add(self, u, v):
+        edge = (min(u, v), max(u, v))
+        self.seen |= set(edge)
+        if edge not in self.edges:
+            self.edges.append(edge)
+
+    def remove(self, u, v):
+        self.edges.remove((min(u, v), max(u, v)))
+
+    def values_without(self, gone):
+        rest = [edge for edge in self.edges if edge != gone]
+        degree = {t: sum(t in edge for edge in rest) for t in self.seen}
+        return sorted(d + 1 if d else 0 for d in degree.values())
+
+    def choice(self):
+        return max(self.edges, key=self.values_without)  # the first of several
+
+    def pop(self):
+        found = self.choice()
+        self.edges.remove(found)
+        return found
+
+
+def run(operations, vertices):
+    queue, plain = OneWISQueue(), Plain()
+    for kind, u, v in operations:
+        u, v = u % vertices, v % vertices
+        if kind == "pop":
+            if plain.edges:
+                assert queue.peek() == plain.choice()
+                assert queue.pop() == plain.pop()
+            else:
+                for call in (queue.pop, queue.peek):
+                    with pytest.raises(IndexError, match="the queue has no edges"):
+                        call()
+        elif kind == "remove":
+            if (min(u, v), max(u, v)) in plain.edges:
+                queue.remove_edge(u, v)
+                plain.remove(u, v)
+            else:
+                with pytest.raises(KeyError, match=rf"no edge \({u}, {v}\)"):
+                    queue.remove_edge(u, v)
+        elif u != v:
+            queue.add_edge(u, v)
+            plain.add(u, v)
+        assert queue.edges() == plain.edges
+        assert len(queue) == len(plain.edges)
+    assert queue.degrees == {t: d for t in plain.seen if (d := sum(t in edge for edge in plain.edges))}
+    assert [queue.pop() for _ in range(len(queue))] == [plain.pop() for _ in range(len(plain.edges))]
+
+
+STEP = st.tuples(st.sampled_from(["add", "add", "add", "pop", "remove"]), st.integers(0, 7), st.integers(0, 7))
+
+
+@settings(max_examples=30)
+@given(st.lists(STEP, max_size=30), st.integers(2, 8))
+def test_every_choice_is_greedy(operations, vertices):
+    run(operations, vertices)
+
+
+@pytest.mark.slow
+def test_three_hundred_long_sequences():
+    for seed in range(300):
+        rng = np.random.default_rng(seed)
+        kinds = rng.choice(["add", "pop", "remove"], size=80, p=[0.65, 0.2, 0.15]).tolist()
+        ends = rng.integers(0, 12, (80, 2)).tolist()
+        run([(kind, u, v) for kind, (u, v) in zip(kinds, ends, strict=True)], 4 + seed % 9)
+
+
+def test_a_whole_order_is_that_of_the_degree_rule():
+    figure = [(0, 1), (0, 2), (1, 3), (2, 4), (2, 5), (3, 5), (4, 6), (5, 6)]
+    queue = OneWISQueue(figure)
+    assert [queue.pop() for _ in range(8)] == [(2, 5), (0, 1), (2, 4), (3, 5), (4, 6), (0, 2), (1, 3), (5, 6)]
+    five = list(itertools.combinations(range(5), 2))
+    queue = OneWISQueue(five)
+    order = [queue.pop() for _ in range(10)]
+    assert order == [(0, 1), (2, 3), (0, 4), (1, 2), (3, 4), (0, 2), (1, 3), (1, 4), (0, 3), (2, 4)]
+
+
+def test_numbers_decide_ties():
+    queue = OneWISQueue([(0, 1), (2, 3), (4, 5)])
+    queue.add_edge(1, 0)  # it is there: it keeps its number
+    assert queue.peek() == (0, 1)
+    queue.remove_edge(0, 1)
+    queue.add_edge(0, 1)  # it comes again: it counts as new
+    assert [queue.pop() for _ in range(3)] == [(2, 3), (4, 5), (0, 1)]
+
+
+@settings(max_examples=20)
+@given(
+    st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)).filter(lambda e: e[0] != e[1]), max_size=25),
+    st.integers(0, 8),
+)
+def test_a_stream_within_a_budget(edges, budget):
+    plain, expected = Plain(), []
+    for u, v in edges:
+        plain.add(u, v)
+        while len(plain.edges) > budget:
+            expected.append(plain.pop())
+    assert list(stream_sparsify(edges, budget)) == expected
+    assert list(stream_sparsify(np.array(edges, np.int32).reshape(-1, 2), budget)) == expected
+    assert list(stream_sparsify(torch.tensor(edges).reshape(-1, 2), budget)) == expected
+
+
+def test_an_endless_stream_is_read_as_it_comes():
+    arrived = []
+
+    def endless():
+        for k in itertools.count():
+            arrived.append(k)
+            yield k, k + 1
+
+    drops = stream_sparsify(endless(), 3)
+    assert not arrived
+    assert next(drops) == (1, 2)
+    assert len(arrived) == 4
+
+
+def test_memory_follows_the_edges_that_are_left():
+    queue = OneWISQueue()
+    largest = 0
+    for k in range(6000):
+        queue.add_edge(k % 13, 100 + (k * 7) % 101)
+        if len(queue) > 40:
+            queue.pop()
+        largest = max(largest, len(queue._heap))
+    assert len(queue) == 40
+    assert largest <= 4 * 41 + 64
+    assert sum(queue.degrees.values()) == 80
+    for _ in range(6000):  # a present edge that goes and comes
+        u, v = queue.edges()[0]
+        queue.remove_edge(u, v)
+        queue.add_edge(u, v)
+        largest = max(largest, len(queue._heap))
+    assert largest <= 4 * 41 + 64
+
+
+def test_copies_and_text():
+    queue = OneWISQueue([(3, 1), (1, 2)])
+    assert repr(queue) == "OneWISQueue(3 vertices, 2 edges)"
+    for twin in (copy.copy(queue), copy.deepcopy(queue), pickle.loads(pickle.dumps(queue))):
+        assert twin.edges() == [(1, 3), (1, 2)]
+        twin.pop()
+        assert (len(queue), len(twin)) == (2, 1)
+    queue.degrees[1] = 99  # a copy
+    assert queue.degrees == {3: 1, 1: 2, 2: 1}
+
+
+@pytest.mark.parametrize(
+    ("call", "error", "message"),
+    [
+        (lambda: OneWISQueue([(1, 1)]), ValueError, r"got the self-loop \(1, 1\)"),
+        (lambda: OneWISQueue().add_edge(2, 2), ValueError, r"`v` must differ from `u`"),
+        (lambda: OneWISQueue().add_edge(-1, 2), ValueError, "`u` must be an integer >= 0"),
+        (lambda: OneWISQueue().add_edge(0, 1.0), TypeError, "`v` must be an integer"),
+        (lambda: OneWISQueue([(0, 1, 2)]), TypeError, "`edges` must hold pairs of vertex ids; got tuple at place 0"),
+        (
+            lambda: OneWISQueue([(0, 1), (0, True)]),
+            TypeError,
+            "`edges` must hold pairs of vertex ids; got tuple at place 1",
+        ),
+        (lambda: OneWISQueue([(0, -1)]), ValueError, r"`edges` holds a negative vertex id, \(0, -1\) at place 0"),
+        (lambda: OneWISQueue(3), TypeError, "`edges` must be an iterable of pairs of vertex ids; got 3"),
+        (lambda: OneWISQueue("ab"), TypeError, "`edges` must be an iterable of pairs"),
+        (lambda: stream_sparsify([], -1), ValueError, "`budget` must be an integer >= 0; got -1"),
+        (lambda: stream_sparsify([], None), TypeError, "`budget` must be an integer"),
+        (lambda: stream_sparsify(None, 1), TypeError, "`edges` must be an iterable of pairs"),
+        (lambda: OneWISQueue().remove_edge(0, 1), KeyError, r"no edge \(0, 1\) in the queue"),
+        (lambda: OneWISQueue().pop(), IndexError, "the queue has no edges"),
+        (lambda: OneWISQueue().peek(), IndexError, "the queue has no edges"),
+    ],
+)
+def test_errors(call, error, message):
+    with pytest.raises(error, match=message):
+        call()
