@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from oracles.graphs_deep_wis import columns_to_edges, random_columns, values_of
 
 import rankdiag.graphs._closed_walks as module
+from oracles.graphs_deep_wis import columns_to_edges, random_columns, values_of
 from rankdiag.graphs._closed_walks import closed_walk_counts, triangle_counts
 from rankdiag.graphs._edges import as_edge_list
 
