@@ -6,11 +6,11 @@ vertices X of degree exactly a and vertices of degree >= a take part in it. A ve
 level, for its degree is a - 1 then. No edge joins two vertices of degrees above a: the levels before saw to that.
 
 Inside a level the edges from X to "hubs" of larger degree go first. A hub of degree d gives edges up in the order of
-their ids, the first at key (a, d), the next at (a, d - 1), and passes over those whose other end has been used: the time
-of an edge is (how many its hub gave up before it, counted down from d; its id), and each vertex of X takes its earliest
+their ids, the first at key (a, d), the next at (a, d - 1), and passes over those whose other end has been used: the
+time of an edge is (d less what its hub gave up before it, downwards; its id), and each vertex of X takes its earliest
 one. A set of taken edges that agrees with its own times is the greedy choice, by induction over time, and only that one
 does. It is found by iteration: from a guess follow times, from times a better guess. k rounds settle at least the first
-k removals, and real graphs need fewer than a dozen; where they are not enough, a heap of hubs takes over.
+k removals, and graphs in use need fewer than a dozen; where they are not enough, a heap of hubs takes over.
 
 What is left of the level joins two vertices of degree a, and goes in the order of ids while both ends are unused.
 """
@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 __all__ = ["level_order"]
 
 Ints = NDArray[np.int64]
-Index = NDArray[Any]  # int32 where ids fit, else int64
+Index = NDArray[np.int64]  # in fact int32 where ids fit
 
 _ROUNDS = 32  # rounds of guesses before the heap takes over; each costs one pass over the edges of the level
 _FEW = 1 << 16  # columns that are sorted faster than scipy.sparse is imported
