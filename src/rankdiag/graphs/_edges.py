@@ -116,7 +116,7 @@ def as_edge_list(graph: Any, *, directed: bool = False, num_nodes: int | None = 
 
     Notes
     -----
-    O(E log E) time for one stable sort, about 60 bytes a column while it runs and 16 after it.
+    O(E log E) time for one sort, about 50 bytes a column while it runs and 16 after it.
 
     Examples
     --------
@@ -304,45 +304,81 @@ def canonical_edges(columns: GraphColumns, *, directed: bool) -> EdgeList:
     """
     source, target, n = columns.source, columns.target, columns.num_nodes
     column_edge = np.full(len(source), -1, np.int64)
-    kept = np.flatnonzero(source != target)
-    s, t = (source, target) if len(kept) == len(source) else (source[kept], target[kept])
+    kept = (source != target).nonzero()[0]
+    loops = len(kept) != len(source)
+    s, t = (source[kept], target[kept]) if loops else (source, target)
     if not len(kept):
         return EdgeList(n, np.zeros((0, 2), np.int64), column_edge, directed, columns.labels)
-    if directed:
-        key = s * n + t
-    else:
-        key = np.minimum(s, t)
-        key *= n
-        key += np.maximum(s, t)
-    order = np.argsort(key, kind="stable")
-    key = key[order]
+    if not loops:
+        del kept
+    key, order = _sorted_keys(s, t, n, directed)
     fresh = np.empty(len(key), bool)
     fresh[0] = True
-    np.not_equal(key[1:], key[:-1], out=fresh[1:])
+    if directed:
+        np.not_equal(key[1:], key[:-1], out=fresh[1:])
+    else:
+        back = (key & 1).astype(bool)
+        key >>= 1
+        np.not_equal(key[1:], key[:-1], out=fresh[1:])
     del key
-    starts = np.flatnonzero(fresh)
+    starts = fresh.nonzero()[0]
     if not directed:
-        _require_both_ways(s, t, order, starts)
-    first = order[starts]  # the sort is stable, so this is the first column of each edge
-    rank = np.empty(len(first), np.int64)
-    rank[np.argsort(first, kind="stable")] = np.arange(len(first))
-    group = np.cumsum(fresh)
-    group -= 1
-    column_edge[kept[order] if len(kept) != len(source) else order] = rank[group]
-    first.sort()
-    edges = np.stack((s[first], t[first]), axis=1)
+        _require_both_ways(s, t, order, starts, back)
+        del back
+    first = np.minimum.reduceat(order, starts)  # the first column of each edge
+    chosen = np.zeros(len(order), bool)
+    chosen[first] = True
+    rank = chosen.cumsum(dtype=order.dtype)[first]
+    rank -= 1
+    del first
+    size = np.diff(starts, append=len(order))
+    del starts, fresh
+    column_edge[kept[order] if loops else order] = rank.repeat(size)
+    del order, rank, size
+    place = chosen.nonzero()[0]
+    edges = np.empty((len(place), 2), np.int64)
+    np.take(s, place, out=edges[:, 0])
+    np.take(t, place, out=edges[:, 1])
     for array in (edges, column_edge):
         array.flags.writeable = False
     return EdgeList(n, edges, column_edge, directed, columns.labels)
 
 
-def _require_both_ways(source: Ints, target: Ints, order: Ints, starts: Ints) -> None:
-    forward = (source < target)[order]
-    size = np.diff(np.append(starts, len(order)))
-    ups = np.add.reduceat(forward, starts, dtype=np.int64)
-    alone = (ups == 0) | (ups == size)
+def _sorted_keys(source: Ints, target: Ints, n: int, directed: bool) -> tuple[Ints, Ints]:
+    """Sort the columns by pairs of vertices; return numbers of the pairs, and columns in any order inside a pair.
+
+    The number of an undirected pair, below n (n - 1), ends with a bit that is 1 if the smaller vertex is the target.
+    Where a number and its column fit into 63 bits together, one sort of these is all it takes.
+    """
+    if directed:
+        key = source * n
+        key += target
+    else:
+        key = np.maximum(source, target)
+        key *= key - 1
+        key += 2 * np.minimum(source, target)
+        key |= source > target
+    wide = len(key).bit_length()
+    narrow: Any = np.int32 if len(key) < 2**31 else np.int64
+    if (n * n).bit_length() + wide <= 63:
+        key <<= wide
+        key |= np.arange(len(key))
+        key.sort()
+        order = (key & ((1 << wide) - 1)).astype(narrow)
+        key >>= wide
+        return key, order
+    order = key.argsort()
+    key = key[order]
+    return key, order.astype(narrow)
+
+
+def _require_both_ways(source: Ints, target: Ints, order: Ints, starts: Ints, back: NDArray[np.bool_]) -> None:
+    """Refuse pairs whose sorted columns do not begin with one towards the larger vertex and end with one back."""
+    alone = back[starts]
+    alone[:-1] |= ~back[starts[1:] - 1]
+    alone[-1] |= ~back[-1]
     if alone.any():
-        column = int(order[starts[alone]].min())
+        column = int(np.minimum.reduceat(order, starts)[alone].min())
         raise ValueError(
             f"`directed` is False, but edge ({source[column]}, {target[column]}) has no reverse column; symmetrise the "
             "graph first or pass directed=True"
