@@ -220,7 +220,7 @@ class OneWISQueue:
         return f"OneWISQueue({len(self._near)} vertices, {len(self._numbers)} edges)"
 
     def __copy__(self) -> OneWISQueue:
-        return OneWISQueue(self._numbers)
+        return OneWISQueue(self.edges())
 
     def _add(self, u: int, v: int) -> None:
         if not self._insert(u, v):
