@@ -18,7 +18,7 @@ What is left of the level joins two vertices of degree a, and goes in the order 
 from __future__ import annotations
 
 import heapq
-from typing import Any
+from typing import cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -29,7 +29,7 @@ Ints = NDArray[np.int64]
 Index = NDArray[np.int64]  # in fact int32 where ids fit
 
 _ROUNDS = 32  # rounds of guesses before the heap takes over; each costs one pass over the edges of the level
-_FEW = 1 << 16  # columns that are sorted faster than scipy.sparse is imported
+_FEW = 40  # edges that the heap deals with sooner than arrays do
 
 
 def level_order(edges: Ints, n: int, count: int, last: bool) -> Ints:
@@ -70,23 +70,23 @@ class _Levels:
 
     def __init__(self, edges: Ints, n: int, count: int) -> None:
         m = len(edges)
-        self.kind: Any = np.int32 if max(2 * m, n) < 2**31 else np.int64
-        flat = edges.astype(self.kind).ravel()
-        self.across = flat[::2] ^ flat[1::2]  # with one end of an edge it gives the other
+        self.kind = cast("type[np.int64]", np.int32 if max(m, n) < 2**31 else np.int64)
+        flat = edges.ravel()
+        self.across = np.bitwise_xor(flat[::2], flat[1::2]).astype(self.kind)  # with one end it gives the other
         degree = np.bincount(flat, minlength=n)
-        self.degree = degree.astype(self.kind)
-        self.top = int(np.minimum(self.degree[flat[::2]], self.degree[flat[1::2]]).max())
-        self.incident = _incident(flat, n, self.kind)
+        self.top = int(np.minimum(degree[flat[::2]], degree[flat[1::2]]).max())
+        self.incident = _places(flat, self.kind)
+        self.incident >>= 1
         self.first = np.zeros(n + 1, np.int64)
         np.cumsum(degree, out=self.first[1:])
-        order = np.argsort(self.degree, kind="stable")
-        self.by_degree = order.astype(self.kind)
-        self.bucket = np.searchsorted(degree[order], np.arange(self.top + 2)).tolist()
+        self.by_degree = _places(degree, self.kind)
+        self.bucket = np.searchsorted(degree[self.by_degree], np.arange(self.top + 2)).tolist()
+        self.degree = degree.astype(self.kind)
         self.alive = np.ones(m, bool)
         self.flags = bytearray(n)
         self.used = np.frombuffer(self.flags, np.bool_)  # the same bytes, for numpy
         self.earliest = np.empty(n, np.int64)
-        self.bits = m.bit_length()
+        self.bits = m.bit_length()  # of an edge id; a full row of ones is none
         self.removed = np.empty(count, self.kind)
         self.size = 0
 
@@ -109,7 +109,7 @@ class _Levels:
             degree = self.degree[y]
             handed = self._hubs(a, members, x, y, e, degree)
             if self.size < len(self.removed):
-                self._equals(a, members, x, y, e)
+                self._equals(x, e, self.degree[y] == a)
             if self.size == len(self.removed):
                 break
             self.alive[self.removed[start : self.size]] = False
@@ -134,11 +134,17 @@ class _Levels:
         there = self.alive[ids]
         return np.concatenate((x, ends[there])), np.concatenate((e, ids[there]))
 
+    def _take(self, ids: Index) -> None:
+        room = len(self.removed) - self.size
+        ids = ids[:room]
+        self.removed[self.size : self.size + len(ids)] = ids
+        self.size += len(ids)
+
     def _hubs(self, a: int, members: Index, x: Index, y: Index, e: Index, degree: Index) -> Index:
         """Remove edges to vertices of degree above a; return the vertices that come down to a by that."""
         pick = (degree > a).nonzero()[0]
         if not len(pick):
-            return pick.astype(self.kind)
+            return members[:0]
         key = y[pick].astype(np.int64)
         key <<= self.bits
         key |= e[pick]
@@ -146,89 +152,84 @@ class _Levels:
         ids = (key & ((1 << self.bits) - 1)).astype(self.kind)
         key >>= self.bits
         ends = self.across[ids] ^ key.astype(self.kind)
-        new = np.empty(len(key), bool)
-        new[0] = True
+        new = np.ones(len(key), bool)
         np.not_equal(key[1:], key[:-1], out=new[1:])
         begin = new.nonzero()[0]
         hubs = key[begin]
         high = self.degree[hubs].astype(np.int64)
-        taken = self._times(a, members, ids, ends, begin, high)
-        lost = len(self.removed) - self.size
-        gone = ids[taken[:lost]]
-        self.removed[self.size : self.size + len(gone)] = gone
-        self.size += len(gone)
+        if len(key) <= _FEW:
+            taken = _one_by_one(a, ids, ends, begin, high)
+        else:
+            taken = self._times(a, members, ids, ends, begin, high)
+        self._take(ids[taken])
         self.used[ends[taken]] = True
-        high -= np.bincount(np.searchsorted(begin, taken, side="right") - 1, minlength=len(begin))
+        high -= np.bincount(begin.searchsorted(taken, "right") - 1, minlength=len(begin))
         self.degree[hubs] = high
         return hubs[high == a].astype(self.kind)
 
     def _times(self, a: int, members: Index, e: Index, x: Index, begin: Ints, high: Ints) -> Ints:
         """Return places of the taken edges, first to last, of edges that stand hub by hub and by id in each."""
-        size = np.diff(begin, append=len(e))
+        size = np.empty(len(begin), np.int64)
+        np.subtract(begin[1:], begin[:-1], out=size[:-1])
+        size[-1] = len(e) - begin[-1]
         top = int(high.max())
         base = (top - high).repeat(size)
         base <<= self.bits
-        base += e
-        limit = (top - a) << self.bits  # at that time the hub has come down to degree a
+        base |= e
+        never = ((top - a) << self.bits) - 1  # at the next time the hub has come down to degree a
         earliest = self.earliest
         taken = np.ones(len(e), bool)
         for _ in range(_ROUNDS):
-            before = taken.cumsum()
-            before -= taken
-            time = before - before[begin].repeat(size)
+            time = taken.cumsum()
+            time -= taken
+            time -= time[begin].repeat(size)
             time <<= self.bits
             time += base
-            earliest[members] = limit
+            earliest[members] = never
             np.minimum.at(earliest, x, time)
             better = earliest[x] == time
-            better &= time < limit
-            if np.array_equal(better, taken):
+            if not (better != taken).any():
                 places = taken.nonzero()[0]
                 return places[time[places].argsort()]
             taken = better
-        return _one_by_one(a, e.tolist(), x.tolist(), [*begin.tolist(), len(e)], high.tolist())
+        return _one_by_one(a, e, x, begin, high)
 
-    def _equals(self, a: int, members: Index, x: Index, y: Index, e: Index) -> None:
-        """Remove edges between unused vertices of degree a, by id."""
-        pick = self.degree[y] == a
+    def _equals(self, x: Index, e: Index, pick: NDArray[np.bool_]) -> None:
+        """Remove those of the picked edges whose ends are unused, by id."""
         pick &= ~self.used[x]
-        pick = pick.nonzero()[0]
-        if not len(pick):
+        place = pick.nonzero()[0]
+        if not len(place):
             return
-        x, y, e = x[pick], y[pick], e[pick]
-        inside = self.earliest  # spare room: which vertices are members, so that an edge of two of them is there twice
-        inside[y] = 0
-        inside[members] = 1
-        once = (x < y) | (inside[y] == 0)
-        x, y, e = x[once], y[once], e[once]
-        order = e.argsort()
-        flags, found, room = self.flags, [], len(self.removed) - self.size
-        for edge, u, v in zip(e[order].tolist(), x[order].tolist(), y[order].tolist(), strict=True):
-            if not (flags[u] or flags[v]):
+        key = e[place].astype(np.int64)
+        key <<= 32
+        key |= x[place]
+        key.sort()
+        ids, one = key >> 32, key & 0xFFFFFFFF
+        other = self.across[ids] ^ one
+        flags, found = self.flags, []
+        for edge, u, v in zip(ids.tolist(), one.tolist(), other.tolist(), strict=True):
+            if not (flags[u] or flags[v]):  # an edge of two members is there twice; the second time both are used
                 flags[u] = flags[v] = 1
                 found.append(edge)
-        found = found[:room]
-        self.removed[self.size : self.size + len(found)] = found
-        self.size += len(found)
+        self._take(np.array(found, self.kind))
 
 
-def _incident(flat: Index, n: int, kind: Any) -> Index:
-    """Return the ids of the edges at every vertex, vertex by vertex, ascending; `flat` holds both ends of each edge."""
-    if len(flat) < _FEW:
-        return flat.argsort(kind="stable").astype(kind) >> 1
-    from scipy.sparse import coo_array
-
-    ids = np.arange(len(flat) // 2, dtype=kind).repeat(2)
-    table = coo_array((ids, (flat, np.zeros(len(flat), kind))), shape=(n, 1))
-    table.has_canonical_format = True  # a counting sort alone: entries of a row keep their order and are not summed
-    found: Index = table.tocsr().data
-    return found
+def _places(values: Ints, kind: type[np.int64]) -> Index:
+    """Return where values that are not negative stand, smallest value first, of equal ones in their order."""
+    bits = len(values).bit_length()
+    key = values << bits
+    key |= np.arange(len(values))
+    key.sort()
+    key &= (1 << bits) - 1
+    return key.astype(kind)
 
 
-def _one_by_one(a: int, e: list[int], x: list[int], begin: list[int], high: list[int]) -> Ints:
+def _one_by_one(a: int, edges: Index, ends: Index, begin: Ints, high: Ints) -> Ints:
     """Do what `_Levels._times` does, with a heap of hubs in place of rounds."""
-    place, stop = begin[:-1], begin[1:]
-    heap = [(-degree, e[place[hub]], hub) for hub, degree in enumerate(high)]
+    e, x = edges.tolist(), ends.tolist()
+    place = begin.tolist()
+    stop = [*place[1:], len(e)]
+    heap = [(-degree, e[place[hub]], hub) for hub, degree in enumerate(high.tolist())]
     heapq.heapify(heap)
     used: set[int] = set()
     taken: list[int] = []
