@@ -20,7 +20,7 @@ from rankdiag.graphs._edge_types import TypedArcs, typed_arcs
 from rankdiag.graphs._modular import PRIME, modular_product, modular_rank, reduce_modulo
 from rankdiag.graphs._walk_counts import as_depth
 
-__all__ = ["GenericRank", "generic_separation_rank"]
+__all__ = ["GenericRank", "generic_separation_rank", "log_upper_mincut"]
 
 Ints = NDArray[np.int64]
 
@@ -182,7 +182,7 @@ def generic_separation_rank(
     found = typed_arcs(graph, edge_type, directed=directed, num_nodes=num_nodes)
     inside = as_subset(subset, found.edge_list)
     vertex = None if target is None else as_vertex(target, found.edge_list)
-    log_upper = _log_upper(found, inside, layers, widths, vertex)
+    log_upper = log_upper_mincut(found, inside, layers, widths, vertex)
     wide = "d_in" if widths[0] > widths[1] else "d_hidden"
     refuse_size(3 * layers * widths[1] * max(widths), wide, (widths[1], max(widths)))
     limit = math.floor(math.exp(log_upper) * (1 + 1e-9)) if log_upper < 64.0 else math.inf
@@ -246,7 +246,10 @@ def _explain(rank: int, saturated: bool, depth: int, limit: float) -> str:
     )
 
 
-def _log_upper(found: TypedArcs, inside: NDArray[np.bool_], depth: int, widths: tuple[int, int], vertex: Any) -> float:
+def log_upper_mincut(
+    found: TypedArcs, inside: NDArray[np.bool_], depth: int, widths: tuple[int, int], vertex: int | None
+) -> float:
+    """Return the minimum-cut bound on ln rank for a graph that is already read."""
     from rankdiag.graphs._bounds import separation_rank_bounds
 
     bounds = separation_rank_bounds(

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rankdiag._array import as_float64, is_torch, refuse_size
+from rankdiag._array import as_float64, input_dtype, is_torch, refuse_size
 from rankdiag._optional import is_loaded
 from rankdiag._validate import describe
 
@@ -63,7 +63,12 @@ def take(values: Any, index: Ints) -> Any:
 
 
 def pair_values(
-    fn: Callable[[Any], Any], make: Callable[[Ints, Ints], Any], shape: tuple[int, int], *, batch_size: int
+    fn: Callable[[Any], Any],
+    make: Callable[[Ints, Ints], Any],
+    shape: tuple[int, int],
+    *,
+    batch_size: int,
+    dtypes: set[str] | None = None,
 ) -> Floats:
     """Evaluate a function on all pairs of settings, some rows of the matrix at a time.
 
@@ -77,6 +82,8 @@ def pair_values(
         (m, k): settings of the one and of the other side.
     batch_size : int
         Most inputs at a time.
+    dtypes : set of str, optional
+        Receives the dtypes of the values that `fn` returned.
 
     Returns
     -------
@@ -97,7 +104,10 @@ def pair_values(
         for first in range(0, m * k, batch_size):
             pairs = np.arange(first, min(first + batch_size, m * k))
             a, b = np.divmod(pairs, k)
-            found[pairs] = _scalars(fn(make(a, b)), len(pairs))
+            values = fn(make(a, b))
+            found[pairs] = _scalars(values, len(pairs))
+            if dtypes is not None:
+                dtypes.add(input_dtype(values))
             bad = np.flatnonzero(~np.isfinite(found[pairs]))
             if len(bad):
                 raise ValueError(
