@@ -319,7 +319,7 @@ class _GainEngine:
     """What a new edge brings: the walks that the removal of the same edge would take again."""
 
     falling = False
-    bounded = False
+    least: tuple[int, ...] = ()
 
     def __init__(self, graph: EdgeList, pairs: list[tuple[int, int]], depth: int) -> None:
         self._graph = Neighbours(graph)
@@ -333,6 +333,9 @@ class _GainEngine:
         self._walks = LocalWalks(self._graph, depth, most)
         self.values: list[int] = closed_walk_counts(graph, depth).tolist()
         self.changed: Any = None
+
+    def layers(self, edge: int) -> Iterable[Iterable[int]]:
+        return ()
 
     def after(self, edge: int) -> Counts:
         u, v = self._pairs[edge]

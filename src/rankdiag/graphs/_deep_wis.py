@@ -158,9 +158,9 @@ class LazyOrder:
         self._alive = set(free)
         self._ties = [-edge if last else edge for edge in range(len(ends))]
         self._stamps = [0] * len(ends)
-        self._marked = [False] * len(ends)
         self._fresh: dict[int, tuple[float, Counts]] = {}  # leads and losses in the graph as it is
-        self._heap: list[Entry] = [(self._look(edge)[0], (), self._ties[edge], 0) for edge in free]
+        self._held = [self._bound(edge) for edge in range(len(ends))]  # leads in the heap
+        self._heap: list[Entry] = [(self._held[edge], (), self._ties[edge], 0) for edge in free]
         heapq.heapify(self._heap)
 
     def take(self, count: int, batch_size: int) -> list[int]:
@@ -170,7 +170,7 @@ class LazyOrder:
             batch = [self._pop() for _ in range(min(batch_size, count - len(order)))]
             for edge in batch:
                 for other in self._engine.apply(edge):
-                    if other in self._alive and not self._marked[other]:
+                    if other in self._alive:
                         self._mark(other)
             self._fresh.clear()
             order += batch
@@ -198,9 +198,24 @@ class LazyOrder:
             heapq.heapreplace(heap, (now, whole, tie, stamp))
 
     def _mark(self, edge: int) -> None:
-        self._marked[edge] = True
-        self._stamps[edge] += 1
-        heapq.heappush(self._heap, (self._ceiling[edge], (), self._ties[edge], self._stamps[edge]))
+        bound = self._bound(edge)
+        if bound < self._held[edge]:
+            self._stamps[edge] += 1
+            self._held[edge] = bound
+            heapq.heappush(self._heap, (bound, (), self._ties[edge], self._stamps[edge]))
+
+    def _bound(self, edge: int) -> float:
+        """Return a lead that no later one of the edge is better than."""
+        engine, scale = self._engine, self._scale
+        if not engine.least:
+            return self._best
+        values, bound = engine.values, self._ceiling[edge]
+        for least, layer in zip(engine.least, engine.layers(edge), strict=True):
+            if scale is None:
+                bound = max(bound, (least - min([values[t] for t in layer])) * self._width)
+            else:
+                bound = max([bound, *((least - values[t]) * scale[t] * self._width for t in layer if scale[t])])
+        return bound
 
     def _look(self, edge: int) -> tuple[float, Counts]:
         """Compute what an edge changes in the graph as it is, the lead of that, and the bound of its later leads."""
@@ -210,14 +225,14 @@ class LazyOrder:
             new = self._new(after)
             lowest = min(new) if new else 0
             lead: float = new.count(lowest) - lowest * self._width if new else self._best
-            if engine.bounded:
+            if engine.least:
                 ends = self._new({end: after[end] for end in self._ends[edge]})
                 self._ceiling[edge] = -min(ends) * self._width if ends else self._best
         else:
             old = self._old(after)
             lowest = min(old) if old else 0
             lead = lowest * self._width - old.count(lowest) if old else math.inf
-        self._marked[edge] = False
+        self._held[edge] = lead
         self._fresh[edge] = lead, after
         return lead, after
 

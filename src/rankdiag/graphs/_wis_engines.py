@@ -28,7 +28,10 @@ class Engine(Protocol):
 
     values: list[int]
     falling: bool  # values fall, since edges go; else they rise, since edges come
-    bounded: bool  # falling values only: both ends of any edge lose, as long as it is there
+    least: tuple[int, ...]  # what vertices at each distance from an edge lose at least; empty where nothing is known
+
+    def layers(self, edge: int) -> Iterable[Iterable[int]]:
+        """Return the vertices at each distance of `least`; vertices of smaller distance may be among them."""
 
     def after(self, edge: int) -> Counts:
         """Return the new values of the vertices whose values change with `edge`."""
@@ -75,6 +78,26 @@ class Neighbours:
         return tuple(end for end in (u, v) if len(self.out[end]) == 1)
 
 
+_FAR = 2  # distance beyond which a bound costs more than it saves
+
+
+def _least(depth: int) -> tuple[int, ...]:
+    """Return the closed walks through an undirected edge from each distance that lie on the shortest path alone.
+
+    Those from one end of a path of d + 2 vertices that use its last edge; none are left at distances above (L - 2) / 2.
+    """
+    found = []
+    for distance in range(min((depth - 2) // 2, _FAR) + 1):
+        counts = []
+        for size in (distance + 1, distance + 2):
+            walks = [1] + [0] * (size - 1)
+            for _ in range(depth):
+                walks = [sum(walks[max(i - 1, 0) : i + 2]) for i in range(size)]
+            counts.append(walks[0])
+        found.append(counts[1] - counts[0])
+    return tuple(found)
+
+
 class NearEngine:
     """Undirected graphs at depths 1 to 3: degrees and common neighbours say everything."""
 
@@ -84,7 +107,10 @@ class NearEngine:
         self._graph = Neighbours(graph)
         self._depth = depth
         self.values: list[int] = closed_walk_counts(graph, depth).tolist()
-        self.bounded = depth > 1
+        self.least = _least(depth)
+
+    def layers(self, edge: int) -> Iterable[Iterable[int]]:
+        return (self._graph.ends[edge],)
 
     def after(self, edge: int) -> Counts:
         u, v = self._graph.ends[edge]
@@ -133,6 +159,8 @@ class LocalWalks:
 
     def through(self, u: int, v: int) -> Counts:
         """Return the closed walks through an edge of the graph, by the vertex where they start."""
+        if self._depth == 4 and not self._graph.directed:
+            return self._through_at_4(u, v)
         region = self.region(u, v)
         if not region:
             return {}
@@ -154,6 +182,22 @@ class LocalWalks:
             from_v.append(ahead.step(from_v[-1]))
         total = sum(to_u[i] * from_v[length - i] for i in range(length + 1)).sum(axis=1)
         return {t: int(walks) for t, walks in zip(region, total.tolist(), strict=True) if walks}
+
+    def _through_at_4(self, u: int, v: int) -> Counts:
+        """Count by (A^4)[t, t] = sum_j (A^2)[t, j]^2, where A^2 counts the vertices that two vertices both hear."""
+        sets = self._graph.out
+        found: Counts = {}
+        both = 4 * len(sets[u] & sets[v]) + 4
+        for end, other in ((u, v), (v, u)):
+            near = sets[end]
+            own = 2 * len(near) + 1 + both
+            for j in sets[other]:
+                if j != end:  # loses `other` from what it hears together with `end`
+                    loss = 2 * len(near & sets[j]) + (3 if j in near else -1)
+                    found[j] = found.get(j, 0) + loss
+                    own += loss
+            found[end] = found.get(end, 0) + own
+        return found
 
     def sharing(self, edge: int) -> list[int]:
         """Return the edges (x, y) with a closed walk through both: 2 + d(v, x) + d(y, u) <= L, or so reversed."""
@@ -183,9 +227,15 @@ class BallEngine:
         self._graph = Neighbours(graph)
         self._walks = LocalWalks(self._graph, depth, self._graph.most())
         self.values: list[int] = closed_walk_counts(graph, depth).tolist()
-        self.bounded = not graph.directed and depth > 1
+        self.least: tuple[int, ...] = () if graph.directed else _least(depth)
         self._known: dict[int, Counts] = {}
         self._room = _KNOWN
+
+    def layers(self, edge: int) -> Iterable[Iterable[int]]:
+        found: list[Iterable[int]] = [self._graph.ends[edge]]
+        for _ in self.least[1:]:
+            found.append(set().union(*[self._graph.out[t] for t in found[-1]]))
+        return found
 
     def after(self, edge: int) -> Counts:
         known = self._known.get(edge)
@@ -256,7 +306,7 @@ class TargetEngine:
     def __init__(self, graph: EdgeList, depth: int, target: int) -> None:
         self._graph = Neighbours(graph)
         self._depth = depth
-        self.bounded = False
+        self.least: tuple[int, ...] = ()
         n = graph.num_nodes
         row = [0] * n
         row[target] = 1
@@ -304,6 +354,9 @@ class TargetEngine:
             if value != self.values[t]:
                 found[t] = value
         return found
+
+    def layers(self, edge: int) -> Iterable[Iterable[int]]:
+        return ()
 
     def after(self, edge: int) -> Counts:
         return self._after(edge, self._through(edge))
