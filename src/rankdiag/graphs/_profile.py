@@ -374,8 +374,8 @@ def _explain(rows: tuple[InteractionProfileRow, ...]) -> str:
     text = "The model is a sum of a function of each side, for every partition."
     if top.interaction_share > 0:
         text = (
-            f"The model mixes the sides of {top.name!r} most: {100 * top.interaction_share:.3g}% of its variance there is "
-            "interaction, which no sum of a function of each side explains."
+            f"The model mixes the sides of {top.name!r} most: {100 * top.interaction_share:.3g}% of its variance there "
+            "is interaction, which no sum of a function of each side explains."
         )
     unused = [row.name for row in rows if row.reading == "capacity unused"]
     missing = [row.name for row in rows if row.reading == "capacity missing"]
