@@ -36,13 +36,11 @@ def explain(curves: RemovalCurves) -> str:
     if len(near) > 1 and len(shares) > 1:
         return "The orders reach different shares, so that they cannot be compared at one."
     first = next(iter(near.values()))
-    text = f"With {first.removed} of {curves.num_edges} edges removed ({first.removed_share:.0%}), "
-    said = [
-        f"{name} leaves {row.isolated} {'vertex' if row.isolated == 1 else 'vertices'} isolated and a mean ln walk "
-        f"index of {row.mean_log_vertex:.3g} at the vertices"
-        for name, row in near.items()
-    ]
-    text += "; ".join(said) + "."
+    text = (
+        f"With {first.removed} of {curves.num_edges} edges removed ({first.removed_share:.0%}), isolated vertices "
+        "and mean ln walk index at the vertices are: "
+    )
+    text += "; ".join(f"{name} {row.isolated} and {row.mean_log_vertex:.2f}" for name, row in near.items()) + "."
     if len(near) > 1:
         ranked = sorted(near.values(), key=lambda row: -row.mean_log_vertex)
         if ranked[0].mean_log_vertex > ranked[1].mean_log_vertex:
