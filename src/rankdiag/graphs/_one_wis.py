@@ -29,6 +29,7 @@ Ints = NDArray[np.int64]
 Index = NDArray[np.int64]  # in fact int32 where ids fit
 
 _ROUNDS = 32  # rounds of guesses before the heap takes over; each costs one pass over the edges of the level
+_MANY = 200  # edges from which passes over arrays pay beside a loop
 _FEW = 40  # edges that the heap deals with sooner than arrays do
 
 
@@ -72,15 +73,19 @@ class _Levels:
         m = len(edges)
         self.kind = cast("type[np.int64]", np.int32 if max(m, n) < 2**31 else np.int64)
         flat = edges.ravel()
-        self.across = np.bitwise_xor(flat[::2], flat[1::2]).astype(self.kind)  # with one end it gives the other
         degree = np.bincount(flat, minlength=n)
+        by_degree = _places(degree)
+        place = np.empty(n, self.kind)
+        place[by_degree] = np.arange(n)
+        degree = degree[by_degree]
+        flat = place[flat]  # from here on vertices are numbered by their degree
+        self.across = flat[::2] ^ flat[1::2]  # with one end of an edge it gives the other
         self.top = int(np.minimum(degree[flat[::2]], degree[flat[1::2]]).max())
-        self.incident = _places(flat, self.kind)
+        self.incident = _places(flat).astype(self.kind)
         self.incident >>= 1
         self.first = np.zeros(n + 1, np.int64)
         np.cumsum(degree, out=self.first[1:])
-        self.by_degree = _places(degree, self.kind)
-        self.bucket = np.searchsorted(degree[self.by_degree], np.arange(self.top + 2)).tolist()
+        self.bucket = degree.searchsorted(np.arange(self.top + 2)).tolist()
         self.degree = degree.astype(self.kind)
         self.alive = np.ones(m, bool)
         self.flags = bytearray(n)
@@ -95,19 +100,20 @@ class _Levels:
         none = np.zeros(0, self.kind)
         x, e, members, hit = none, none, none, none
         for a in range(self.top, 0, -1):
-            fresh = self.by_degree[self.bucket[a] : self.bucket[a + 1]]
-            if len(hit):
-                fresh = np.concatenate((hit, fresh))
-            if len(fresh):
-                x, e = self._gather(fresh, x, e)
+            low, high = self.bucket[a : a + 2]
+            if low < high:  # these have not lost an edge yet
+                fresh = np.arange(low, high, dtype=self.kind)
+                x = np.concatenate((x, fresh.repeat(a)))
+                e = np.concatenate((e, self.incident[self.first[low] : self.first[high]]))
                 members = np.concatenate((members, fresh))
+            if len(hit):
+                x, e = self._gather(hit, x, e)
+                members = np.concatenate((members, hit))
             if not len(members):
-                hit = none
                 continue
             start = self.size
             y = self.across[e] ^ x
-            degree = self.degree[y]
-            handed = self._hubs(a, members, x, y, e, degree)
+            hit = self._hubs(a, members, x, y, e)
             if self.size < len(self.removed):
                 self._equals(x, e, self.degree[y] == a)
             if self.size == len(self.removed):
@@ -116,23 +122,21 @@ class _Levels:
             keep = self.used[x]
             keep &= self.alive[e]
             x, e = x[keep], e[keep]
-            members, hit = members[self.used[members]], handed[self.used[handed]]
+            members, hit = members[self.used[members]], hit[self.used[hit]]
             for group in (members, hit):
                 self.degree[group] -= 1
                 self.used[group] = False
         return self.removed
 
-    def _gather(self, fresh: Index, x: Index, e: Index) -> tuple[Index, Index]:
-        """Append the remaining edges at vertices that have just come down to the level."""
-        begin = self.first[fresh]
-        size = self.first[fresh + 1] - begin
-        stop = size.cumsum()
-        place = (begin - stop + size).repeat(size)
+    def _gather(self, hit: Index, x: Index, e: Index) -> tuple[Index, Index]:
+        """Append the remaining edges at vertices that have come down to the level as hubs."""
+        begin = self.first[hit]
+        size = self.first[hit + 1] - begin
+        place = (begin - size.cumsum() + size).repeat(size)
         place += np.arange(len(place))
         ids = self.incident[place]
-        ends = fresh.repeat(size)
         there = self.alive[ids]
-        return np.concatenate((x, ends[there])), np.concatenate((e, ids[there]))
+        return np.concatenate((x, hit.repeat(size)[there])), np.concatenate((e, ids[there]))
 
     def _take(self, ids: Index) -> None:
         room = len(self.removed) - self.size
@@ -140,9 +144,9 @@ class _Levels:
         self.removed[self.size : self.size + len(ids)] = ids
         self.size += len(ids)
 
-    def _hubs(self, a: int, members: Index, x: Index, y: Index, e: Index, degree: Index) -> Index:
+    def _hubs(self, a: int, members: Index, x: Index, y: Index, e: Index) -> Index:
         """Remove edges to vertices of degree above a; return the vertices that come down to a by that."""
-        pick = (degree > a).nonzero()[0]
+        pick = (self.degree[y] > a).nonzero()[0]
         if not len(pick):
             return members[:0]
         key = y[pick].astype(np.int64)
@@ -204,24 +208,44 @@ class _Levels:
         key <<= 32
         key |= x[place]
         key.sort()
-        ids, one = key >> 32, key & 0xFFFFFFFF
-        other = self.across[ids] ^ one
-        flags, found = self.flags, []
-        for edge, u, v in zip(ids.tolist(), one.tolist(), other.tolist(), strict=True):
-            if not (flags[u] or flags[v]):  # an edge of two members is there twice; the second time both are used
-                flags[u] = flags[v] = 1
-                found.append(edge)
-        self._take(np.array(found, self.kind))
+        ids = key >> 32
+        rest = np.ones(len(ids), bool)
+        np.not_equal(ids[1:], ids[:-1], out=rest[1:])  # an edge of two members is there twice
+        u = key & 0xFFFFFFFF
+        v = self.across[ids] ^ u
+        found, earliest, used = [ids[:0]], self.earliest, self.used
+        rest &= ~used[v]
+        ids, u, v = ids[rest], u[rest], v[rest]
+        before = 2 * len(ids)
+        while _MANY < len(ids) < 0.9 * before:  # edges that are first at both ends, all at once
+            before = len(ids)
+            ends = np.stack((v[::-1], u[::-1]), axis=1).ravel()
+            earliest[ends] = ids[::-1].repeat(2)  # of several entries the last one stays
+            first = earliest[u] == ids
+            first &= earliest[v] == ids
+            found.append(ids[first])
+            used[u[first]] = True
+            used[v[first]] = True
+            rest = ~(used[u] | used[v])
+            ids, u, v = ids[rest], u[rest], v[rest]
+        flags, last = self.flags, []
+        for edge, one, other in zip(ids.tolist(), u.tolist(), v.tolist(), strict=True):
+            if not (flags[one] or flags[other]):
+                flags[one] = flags[other] = 1
+                last.append(edge)
+        found.append(np.array(last, np.int64))
+        self._take(np.sort(np.concatenate(found)))
 
 
-def _places(values: Ints, kind: type[np.int64]) -> Index:
+def _places(values: Ints) -> Ints:
     """Return where values that are not negative stand, smallest value first, of equal ones in their order."""
     bits = len(values).bit_length()
-    key = values << bits
+    key = values.astype(np.int64)
+    key <<= bits
     key |= np.arange(len(values))
     key.sort()
     key &= (1 << bits) - 1
-    return key.astype(kind)
+    return key
 
 
 def _one_by_one(a: int, edges: Index, ends: Index, begin: Ints, high: Ints) -> Ints:
