@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from typing import Any, Literal
 
 import numpy as np
@@ -13,11 +12,10 @@ from rankdiag.graphs._adjacency import adjacency, as_subset, as_vertex
 from rankdiag.graphs._closed_walks import closed_walk_counts
 from rankdiag.graphs._edges import EdgeList, normalise
 from rankdiag.graphs._partitions import as_partitions, partition_totals
-from rankdiag.graphs._walk_counts import as_depth, boundary_mask, count_walks, walk_counts
+from rankdiag.graphs._walk_counts import as_depth, boundary_mask, count_walks, log_of, walk_counts
 
 __all__ = [
     "boundary_mask",
-    "log_of",
     "log_walk_index",
     "partition_boundary",
     "singleton_walk_indices",
@@ -448,8 +446,3 @@ def _as_array(numbers: list[int]) -> NDArray[Any]:
     array = np.empty(len(numbers), object)
     array[:] = numbers
     return array
-
-
-def log_of(count: int) -> float:
-    """Return the natural logarithm of a count of any size; minus infinity for 0."""
-    return math.log(count) if count else -math.inf
