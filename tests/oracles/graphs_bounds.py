@@ -59,7 +59,7 @@ def draw(rng: np.random.Generator, *, most: int = 5, deepest: int = 3) -> Case:
     """A random graph with its partition, depth, widths and prediction."""
     n = int(rng.integers(2, most + 1))
     directed = bool(rng.integers(2))
-    kinds = np.where(rng.random((n, n)) < rng.choice([0.3, 0.5, 0.8]), rng.integers(0, rng.integers(1, 3), (n, n)), -1)
+    kinds = np.where(rng.random((n, n)) < rng.choice([0.4, 0.6, 0.8]), rng.integers(0, rng.integers(1, 3), (n, n)), -1)
     if not directed:
         kinds = np.where(np.tri(n, k=-1, dtype=bool), kinds, -1)
         kinds = np.maximum(kinds, kinds.T)
@@ -67,7 +67,8 @@ def draw(rng: np.random.Generator, *, most: int = 5, deepest: int = 3) -> Case:
     size = int(rng.integers(1, n))
     subset = sorted(rng.choice(n, size, replace=False).tolist())
     target = int(rng.integers(n)) if rng.integers(2) else None
-    depth, widths = int(rng.integers(1, deepest + 1)), rng.integers(1, 4, 2).tolist()
+    depth = int(rng.integers(1, deepest + 1)) if rng.random() < 0.4 else deepest - int(rng.integers(2))
+    widths = rng.choice([1, 2, 3], 2, p=[0.1, 0.45, 0.45]).tolist()
     return Case(kinds, subset, depth, *widths, target=target, directed=directed)
 
 
