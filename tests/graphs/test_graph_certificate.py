@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import copy
+import importlib.util
 import itertools
+import json
 import pickle
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import networkx as nx
 import numpy as np
@@ -316,3 +321,41 @@ def test_right_orders_of_long_graphs_hold_though_only_near_keys_are_counted_agai
         graph = nx.random_labeled_tree(13, seed=seed)
         graph.add_edges_from(nx.gnm_random_graph(13, 3, seed=seed).edges())
         assert verify_wis_certificate(graph, wis_certificate(graph, wis_order(graph, depth))).valid
+
+
+CHECKER = Path(__file__).resolve().parents[2] / "examples" / "verify_wis_certificate.py"
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_checker_without_rankdiag_agrees(case):
+    spec = importlib.util.spec_from_file_location("verify_wis_certificate", CHECKER)
+    checker = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(checker)
+    depth, directed, batch = case
+    rng = np.random.default_rng(5)
+    found = set()
+    for _ in range(60 if depth == 2 else 8):
+        graph = random_graph(rng, 6, 8, directed)
+        tie = str(rng.choice(["first", "last"]))
+        some = int(rng.integers(1, graph.num_edges + 1))
+        order = wis_order(graph, depth, num_edges=some, directed=directed, tie_break=tie, batch_size=batch)
+        certificate = wis_certificate(graph, order)
+        for one in (certificate, mutate(rng, certificate), mutate(rng, certificate)):
+            fault = checker.check(one.to_json(), graph.edges.tolist())
+            assert (fault == "") == verify_wis_certificate(graph, one).valid, fault
+            found.add(fault == "")
+    assert found == {True, False}
+
+
+def test_the_checker_needs_nothing_but_the_standard_library(tmp_path):
+    path = tmp_path / "certificate.json"
+    certificate = wis_certificate(FIGURE, wis_order(FIGURE))
+    path.write_text(certificate.to_json(), encoding="utf-8")
+    graph = tmp_path / "edges.json"
+    graph.write_text(json.dumps(certificate.edges.tolist()), encoding="utf-8")
+    bare = [sys.executable, "-I", "-S", str(CHECKER)]
+    run = subprocess.run([*bare, str(path), str(graph)], capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stdout, run.stderr) == (0, "the certificate holds\n", "")
+    path.write_text(replace(certificate, tie_break="last").to_json(), encoding="utf-8")
+    run = subprocess.run([*bare, str(path)], capture_output=True, text=True, check=False)
+    assert (run.returncode, run.stderr) == (1, "")
