@@ -10,7 +10,7 @@
 # Three questions. Do the bounds hold? Which of them tells the rank? And which vertices of which layer limit it?
 #
 # Run it with `python examples/graph_bounds_theory.py`; it takes a few seconds, prints its results and ends with an
-# error if what it says does not hold. `reproductions/graphs_bounds.py` does the same for hundreds of graphs of all kinds.
+# error if what it says does not hold. `reproductions/graphs_bounds.py` does it for hundreds of graphs.
 
 # %%
 from __future__ import annotations

@@ -15,6 +15,7 @@ import pytest
 from oracles.graphs_bounds import (
     Case,
     admissible_weights,
+    data_file,
     draw,
     generic_rank,
     least_cut,
@@ -46,7 +47,7 @@ def holds_in_order(case: Case, found: SeparationRankBounds, rank: int | None) ->
     chain = [found.log_lower_paper, found.log_lower_multiset]
     if rank is not None:
         chain.append(math.log(rank))
-    chain += [found.log_upper_mincut, min(found.log_upper_symmetric, found.log_upper_polynomial)]
+    chain += [found.log_upper_twins, found.log_upper_mincut, min(found.log_upper_symmetric, found.log_upper_polynomial)]
     in_order = all(at_most(a, b) for a, b in itertools.pairwise(chain))
     in_order &= at_most(found.log_upper_symmetric, found.log_upper_layers)
     return in_order and at_most(found.log_upper_layers, found.log_upper_paper)
@@ -156,6 +157,66 @@ def test_figure_of_the_paper() -> None:
         found = bounds_of(Case(undirected(7, edges), [0, 1, 2, 3], 3, 4, 4, target=target))
         assert found.walk_index == index
         assert found.log_upper_paper == pytest.approx(math.log(4) * (4 * index + (target is None)))
+
+
+# --- twins --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("n", "side", "depth", "width", "target", "plain", "rank"),
+    [
+        (4, [1, 2], 2, 3, 0, 81, 15),
+        (4, [0, 1], 3, 3, 3, 153**2, 153),
+        (5, [2, 4], 3, 2, None, 126**2, 126),
+    ],
+)
+def test_twins_make_the_bound_of_cliques_exact(
+    n: int, side: list[int], depth: int, width: int, target: int | None, plain: int, rank: int
+) -> None:
+    clique = undirected(n, list(itertools.combinations(range(n), 2)))
+    case = Case(clique, side, depth, width, width, target=target)
+    assert generic_rank(case, np.random.default_rng(0)) == rank
+    found = bounds_of(case)
+    assert math.exp(found.log_upper_mincut) == pytest.approx(plain)
+    assert math.exp(found.log_upper_twins) == pytest.approx(rank)
+    assert "Twins" in found.explanation
+
+
+def test_twins_must_hear_by_the_same_types() -> None:
+    """With another type than that of loops, no two vertices of a clique hear the same."""
+    edges = list(itertools.combinations(range(4), 2))
+    found = [bounds_of(Case(undirected(4, edges, types), [1, 2], 2, 3, 3, target=0)) for types in ([0] * 6, [1] * 6)]
+    assert math.exp(found[0].log_upper_twins) == pytest.approx(15)
+    assert found[1].log_upper_twins == found[1].log_upper_mincut == pytest.approx(math.log(81))
+
+
+def dense(rng: np.random.Generator, most: int) -> Case:
+    """A blow-up of a small random graph: vertices become cliques of twins; some edges get another type."""
+    case = draw(rng, most=3)
+    origin = rng.integers(0, case.n, int(rng.integers(case.n, most + 1)))
+    kinds = case.kinds[np.ix_(origin, origin)]
+    subset = np.flatnonzero(rng.random(len(origin)) < 0.5).tolist()
+    target = None if case.target is None else int(rng.integers(len(origin)))
+    return Case(kinds, subset, case.depth, case.d_in, case.d_hidden, target=target, directed=case.directed)
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_twins_never_fall_below_the_exact_rank(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    case = dense(rng, 4)
+    assert holds_in_order(case, bounds_of(case), generic_rank(case, rng, most=64))
+
+
+@pytest.mark.slow
+def test_twins_never_fall_below_the_exact_rank_of_hundreds_of_graphs() -> None:
+    rng = np.random.default_rng(5)
+    lower = 0
+    for _ in range(500):
+        case = dense(rng, 6)
+        found, rank = bounds_of(case), generic_rank(case, rng, most=128)
+        assert holds_in_order(case, found, rank), case
+        lower += rank is not None and found.log_upper_twins < found.log_upper_mincut - 1e-9
+    assert lower > 40  # graphs where twins matter
 
 
 # --- the minimum cut on larger graphs -----------------------------------------------------------------------
@@ -334,11 +395,11 @@ def test_depths_and_widths_beyond_floats() -> None:
         assert result_from_json(found.to_json()) == found
 
 
-def test_counts_longer_than_python_writes() -> None:
-    found = separation_rank_bounds(nx.path_graph(2), [0], 5000, 3, 3)
-    assert found.walk_index == 2**5000
-    assert found.log_upper_mincut == pytest.approx(math.log(math.comb(2**5000 + 2, 2)), rel=1e-12)
-    assert found.lower_multiset == math.comb(2**5000 + 2, 2)
+def test_a_thousand_layers() -> None:
+    found = separation_rank_bounds(nx.path_graph(2), [0], 1000, 3, 3)
+    assert found.walk_index == 2**1000
+    assert found.log_upper_mincut == pytest.approx(math.log(math.comb(2**1000 + 2, 2)), rel=1e-12)
+    assert found.lower_multiset == math.comb(2**1000 + 2, 2)
 
 
 def test_results_survive_every_road() -> None:
@@ -377,3 +438,22 @@ def test_wrong_arguments_are_named(change: dict[str, Any], error: type[Exception
     call: dict[str, Any] = {"graph": columns, "subset": [0, 1], "depth": 2, "d_in": 2, "d_hidden": 2} | change
     with pytest.raises(error, match=text):
         separation_rank_bounds(**call)
+
+
+# --- a real graph -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_cora_at_depth_3() -> None:
+    path = data_file("cora.npz")
+    if path is None:
+        pytest.skip("cora.npz is not here; set RANKDIAG_DATA to the folder that holds planetoid/")
+    with np.load(path) as data:
+        columns = data["edge_index"]
+    found = separation_rank_bounds(columns, range(1354), 3, 64, 64)
+    assert found.walk_index == 126635
+    assert holds_in_order(Case(P2, [0], 3, 2, 2), found, None)
+    assert found.log_upper_mincut < 0.85 * found.log_upper_symmetric
+    assert found.cut_gap <= 1e-9 * found.log_upper_mincut
+    assert math.fsum(row.cost for row in found.bottleneck) == found.log_upper_mincut
+    assert not found.exact

@@ -7,12 +7,22 @@ from __future__ import annotations
 
 import itertools
 import math
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 PRIME = 536_870_909
+
+
+def data_file(name: str) -> Path | None:
+    """Find a graph of the Planetoid sets beside the repository; None where there is none."""
+    root = os.environ.get("RANKDIAG_DATA")
+    folder = Path(root) if root else Path(__file__).resolve().parents[2].parent / "shared" / "data"
+    path = folder / "planetoid" / name
+    return path if path.is_file() else None
 
 
 @dataclass

@@ -16,9 +16,9 @@ from rankdiag._result import Result
 from rankdiag._validate import integer
 from rankdiag.graphs._adjacency import adjacency, as_subset, as_vertex
 from rankdiag.graphs._admissible import Admissible, heaviest_admissible
-from rankdiag.graphs._edge_types import TypedArcs, typed_arcs
+from rankdiag.graphs._edge_types import typed_arcs
 from rankdiag.graphs._edges import EdgeList
-from rankdiag.graphs._mincut import Cut, Layers, minimum_cut, side_costs
+from rankdiag.graphs._layered import Layered, twin_cut
 from rankdiag.graphs._multisets import log_multisets, times_log
 from rankdiag.graphs._walk_counts import as_depth, boundary_mask
 
@@ -83,6 +83,9 @@ class SeparationRankBounds(Result):
         From the degree of the output in the features of the cheaper side.
     log_upper_mincut : float
         The least over all ways to split the network in two; the figure to read.
+    log_upper_twins : float
+        The same with twins, vertices that have the same neighbours, taken together where that is cheaper; at most
+        `log_upper_mincut`.
     log_lower_paper : float
         Bound from the heaviest admissible set.
     log_lower_multiset : float
@@ -122,6 +125,7 @@ class SeparationRankBounds(Result):
     log_upper_symmetric: float
     log_upper_polynomial: float
     log_upper_mincut: float
+    log_upper_twins: float
     log_lower_paper: float
     log_lower_multiset: float
     lower_multiset: int | None
@@ -145,7 +149,7 @@ class SeparationRankBounds(Result):
         Document
             Two tables and the caution about walk indices.
         """
-        low, high = self.log_lower_multiset, self.log_upper_mincut
+        low, high = self.log_lower_multiset, self.log_upper_twins
         return Document(
             title="Bounds on the separation rank",
             verdict=self.verdict,
@@ -164,6 +168,7 @@ class SeparationRankBounds(Result):
         lines = (
             ("lower, paper", self.log_lower_paper, "walks from the heaviest admissible set"),
             ("lower, multisets", self.log_lower_multiset, "the same before simplification"),
+            ("upper, twins", self.log_upper_twins, "minimum cut that counts twins once"),
             ("upper, minimum cut", self.log_upper_mincut, "cheapest split of the network: the one to read"),
             ("upper, symmetric", self.log_upper_symmetric, "multisets at every boundary vertex of every layer"),
             ("upper, polynomial", self.log_upper_polynomial, "monomials in the features of the cheaper side"),
@@ -179,7 +184,7 @@ class SeparationRankBounds(Result):
                 Column(name="reads", label="what it counts"),
             ),
             rows=tuple((name, value, _as_rank(value, lower="lower" in name), what) for name, value, what in lines),
-            note="The exact generic rank lies between the lower bounds and the minimum cut.",
+            note="The exact generic rank lies between the lower bounds and the minimum cut, with twins and without.",
         )
 
     def _bottleneck_grids(self) -> tuple[Grid, ...]:
@@ -313,6 +318,8 @@ def separation_rank_bounds(
       B(d_hidden, m(l, i)) is paid; where features are not on their own side, B(D_i, m(0, i)); where the readout is
       torn, ln d_hidden. The least sum bounds the log of the rank for all weights, also of directed graphs and with
       several edge types. It is at most the symmetric and the polynomial bound.
+    * twins: the same where vertices that hear the same others count as one vector that occurs as often as all of them,
+      and vertices of one side that are heard by the same others count as their product.
     * lower: a set of vertices that receive from exactly one vertex of I' inside and one of J' outside, with r walks to
       the output, gives B(D, r) and, weaker, r ln((D - 1) / r + 1); both are ln D at depth 1.
 
@@ -344,27 +351,29 @@ def separation_rank_bounds(
     refuse_size(40 * layers * (edges.num_nodes + len(arcs.source)), "depth", (layers, edges.num_nodes))
     counts = _walks_of_all_lengths(edges, layers, vertex)
     boundary = boundary_mask(edges, side)
-    cut_layers = _layers(arcs, side, counts, vertex, features, width)
-    cut = minimum_cut(cut_layers)
+    network = Layered.of(arcs, side, vertex, counts[:0:-1], features, width)
+    cut, broken = network.minimum_cut()
+    twins = min(cut.cost, twin_cut(network))
     index = _sum(counts[layers - 1], boundary)
     summed = sum(_sum(counts[layers - step], boundary) for step in range(1, layers + (vertex is not None)))
     once = vertex is None
     by_layers = times_log(summed + once, width)
     plain = not edges.directed and arcs.num_types == 1
-    hidden = [*cut_layers.cost[1:][:, boundary].ravel().tolist()]
+    hidden = network.cost[1:][:, boundary].ravel().tolist()
     if once or boundary[vertex]:
         hidden.append(math.log(width))
     found = heaviest_admissible(arcs.source, arcs.target, side, boundary, counts[layers - 1])
     narrow = min(features, width)
     lower = _lower_multiset(narrow, found, layers)
-    rows = _rows(cut, cut_layers, counts, vertex, edges)
+    rows = _rows(broken, network, edges)
     result = SeparationRankBounds(
         walk_index=index,
         log_upper_paper=times_log(4 * index + once, width) if plain else by_layers,
         log_upper_layers=by_layers,
         log_upper_symmetric=math.fsum(hidden),
-        log_upper_polynomial=min(side_costs(cut_layers)),
+        log_upper_polynomial=min(network.side_costs()),
         log_upper_mincut=cut.cost,
+        log_upper_twins=twins,
         log_lower_paper=_lower_paper(narrow, found, layers),
         log_lower_multiset=lower[0],
         lower_multiset=lower[1],
@@ -374,7 +383,7 @@ def separation_rank_bounds(
         bottleneck=rows,
         cut_gap=cut.gap,
         depth=layers,
-        explanation=_explain(cut.cost, lower[0], _reading(rows, layers), found.exact),
+        explanation=_explain(lower[0], twins, cut.cost, _reading(rows, layers), found.exact),
         meta=_meta(edges, layers, features, width, target, arcs.num_types),
     )
     result.admissible_set.flags.writeable = False
@@ -407,30 +416,6 @@ def _sum(counts: NDArray[Any], mask: Mask) -> int:
     return sum(int(count) for count in counts[mask].tolist())
 
 
-def _layers(arcs: TypedArcs, side: Mask, counts: Counts, target: int | None, d_in: int, d_hidden: int) -> Layers:
-    depth, n = len(counts) - 1, len(side)
-    walks = counts[:0:-1]  # row l: walks of depth - l steps
-    used = np.stack([np.asarray(row > 0, bool) for row in walks])
-    cost = np.zeros((depth, n))
-    cost[0] = log_multisets(_input_widths(arcs, d_in, d_hidden, n), walks[0])
-    for layer in range(1, depth):
-        cost[layer] = log_multisets(d_hidden, walks[layer])
-    readout = np.ones(n, bool)
-    if target is not None:
-        readout[:] = False
-        readout[arcs.source[arcs.target == target]] = True
-        readout[target] = True
-    return Layers(arcs.source, arcs.target, side, used, cost, readout, math.log(d_hidden))
-
-
-def _input_widths(arcs: TypedArcs, d_in: int, d_hidden: int, n: int) -> Ints:
-    """Return through how many numbers the features of each vertex enter the network."""
-    other = arcs.kind > 0
-    pairs = np.unique(arcs.source[other] * arcs.num_types + arcs.kind[other])
-    types = np.bincount(pairs // arcs.num_types, minlength=n) + 1  # the loop is of type 0
-    return np.where(types > d_in // d_hidden, d_in, types * min(d_hidden, d_in))
-
-
 def _lower_paper(width: int, found: Admissible, depth: int) -> float:
     if not found.weight or width == 1:
         return 0.0
@@ -454,34 +439,31 @@ def _lower_multiset(width: int, found: Admissible, depth: int) -> tuple[float, i
     return value, math.comb(width + found.weight - 1, min(width - 1, found.weight))
 
 
-def _rows(cut: Cut, layers: Layers, counts: Counts, target: int | None, graph: EdgeList) -> tuple[BottleneckRow, ...]:
-    depth = len(layers.used)
+def _rows(broken: list[tuple[int, int]], network: Layered, graph: EdgeList) -> tuple[BottleneckRow, ...]:
+    depth = len(network.walks)
 
-    def name(vertex: int) -> str:
-        return str(vertex if graph.labels is None else graph.labels[vertex])
-
-    rows = [
-        BottleneckRow(
+    def row(layer: int, vertex: int) -> BottleneckRow:
+        last = layer == depth
+        return BottleneckRow(
             layer=layer,
-            vertex=vertex,
-            name=name(vertex),
-            multiplicity=int(counts[depth - layer][vertex]),
-            cost=float(layers.cost[layer, vertex]),
+            vertex=None if vertex < 0 else vertex,
+            name="readout" if vertex < 0 else str(vertex if graph.labels is None else graph.labels[vertex]),
+            multiplicity=1 if last else int(network.walks[layer][vertex]),
+            cost=math.log(network.width) if last else float(network.cost[layer, vertex]),
         )
-        for layer, vertex in np.argwhere(cut.broken).tolist()
-    ]
-    if cut.readout_broken:
-        last = "readout" if target is None else name(target)
-        rows.append(BottleneckRow(layer=depth, vertex=target, name=last, multiplicity=1, cost=layers.readout_cost))
+
+    rows = [row(*place) for place in broken]
     return tuple(sorted(rows, key=lambda row: (-row.cost, row.layer, -1 if row.vertex is None else row.vertex)))
 
 
-def _explain(upper: float, lower: float, reading: str, exact: bool) -> str:
+def _explain(lower: float, upper: float, cut: float, reading: str, exact: bool) -> str:
     ends = f"between {lower:.4g} and {upper:.4g} nats" if upper > lower else f"{upper:.4g} nats"
+    twins = f" Twins, vertices with the same neighbours, lower it from {cut:.4g}." if upper < cut else ""
     largest = "" if exact else " The lower bound comes from a greedy search and may be raised by a better one."
     return (
         f"The log of the separation rank that the architecture can reach is {ends}; the upper end, a minimum cut of "
-        f"the network, is the figure to read, and is often exact for small networks. {reading}{largest} {_CAUTION}"
+        f"the network, is the figure to read, and is often exact for small networks.{twins} {reading}{largest} "
+        f"{_CAUTION}"
     )
 
 

@@ -1,8 +1,7 @@
-"""The cheapest way to split the computation of a product GNN in two: a minimum cut of a layered hypergraph.
+"""The cheapest way to put the nodes of a hypergraph on two sides: a minimum cut, precise to float64.
 
-A pair (l, i) stands for vertex i in layer l. Every layer l >= 1 ties (l, i) to its inputs (l - 1, j), the readout ties
-the last layer together, and every input (0, i) is tied to its side. Putting the pairs on two sides breaks some ties; a
-broken tie costs the number of terms, in nats, that its expansion has.
+Nodes are held together by ties, and some of them to one side. A tie whose nodes are not all on one side is broken and
+costs its price once; so does a node that is not on its own side.
 """
 
 from __future__ import annotations
@@ -13,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Cut", "Layers", "minimum_cut", "side_costs"]
+__all__ = ["Cut", "Ties", "minimum_cut", "split"]
 
 Mask = NDArray[np.bool_]
 Ints = NDArray[np.int64]
@@ -26,162 +25,116 @@ _LARGE = 100_000  # arcs from which a round of the search takes longer than what
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Layers:
-    """Ties of a product GNN of depth L on n vertices, and what each costs when it is broken.
+class Ties:
+    """A hypergraph with two sides.
 
     Attributes
     ----------
-    source, target : ndarray of int64, shape (A,)
-        Arcs without loops; (l, target) takes its input from (l - 1, source), and from (l - 1, target).
-    side : ndarray of bool, shape (n,)
-        True for vertices of the subset.
-    used : ndarray of bool, shape (L, n)
-        Whether pair (l, i), l = 0..L-1, reaches the output.
-    cost : ndarray of float64, shape (L, n)
-        Row 0: cost of tying input i to its side; row l: cost of the tie at (l, i). 0 where not used.
-    readout : ndarray of bool, shape (n,)
-        Vertices whose last layer the readout ties together.
-    readout_cost : float
-        What breaking the readout costs.
+    size : int
+        Nodes.
+    tie, member : ndarray of int64, shape (K,)
+        Node `member[k]` belongs to tie `tie[k]`; no pair occurs twice.
+    cost : ndarray of float64, shape (T,)
+        Price of each tie, finite and >= 0.
+    leaf : ndarray of int64, shape (n,)
+        Nodes that are held by a side.
+    inside : ndarray of bool, shape (n,)
+        Which side holds them.
+    leaf_cost : ndarray of float64, shape (n,)
+        Price of putting them on the other one.
     """
 
-    source: Ints
-    target: Ints
-    side: Mask
-    used: Mask
+    size: int
+    tie: Ints
+    member: Ints
     cost: Floats
-    readout: Mask
-    readout_cost: float
+    leaf: Ints
+    inside: Mask
+    leaf_cost: Floats
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Cut:
-    """A way to put all pairs on two sides.
+    """What an assignment of sides breaks.
 
     Attributes
     ----------
     cost : float
-        Sum over broken ties, in nats.
-    broken : ndarray of bool, shape (L, n)
-        Broken ties of inputs (row 0) and of layers 1..L-1.
-    readout_broken : bool
-        Whether the readout is broken.
+        Sum of the prices, added exactly and rounded once.
+    broken : ndarray of bool, shape (T,)
+        Ties that are broken and cost something.
+    leaf_broken : ndarray of bool, shape (n,)
+        Held nodes that are on the other side and cost something.
     gap : float
-        No cut costs less than ``cost - gap``.
+        No assignment costs less than ``cost - gap``.
     """
 
     cost: float
     broken: Mask
-    readout_broken: bool
+    leaf_broken: Mask
     gap: float = 0.0
 
 
-def split(layers: Layers, sides: Mask) -> Cut:
-    """Return which ties an assignment of sides, shape (L, n), breaks, and what that costs."""
-    broken = np.empty_like(layers.used)
-    broken[0] = sides[0] != layers.side
-    for depth in range(1, len(sides)):
-        own, inputs = sides[depth], sides[depth - 1]
-        broken[depth] = own != inputs
-        broken[depth][layers.target[inputs[layers.source] != own[layers.target]]] = True
-    broken &= layers.used & (layers.cost > 0)
-    last = sides[-1][layers.readout]
-    torn = bool(last.any()) and not bool(last.all()) and layers.readout_cost > 0
-    costs = layers.cost[broken].tolist()
-    return Cut(math.fsum([*costs, layers.readout_cost] if torn else costs), broken, torn)
+def split(ties: Ties, sides: Mask) -> Cut:
+    """Return what an assignment of sides, shape (size,), breaks, and its price."""
+    votes = np.bincount(ties.tie[sides[ties.member]], minlength=len(ties.cost))
+    sizes = np.bincount(ties.tie, minlength=len(ties.cost))
+    broken = (votes > 0) & (votes < sizes) & (ties.cost > 0)
+    leaf_broken = (sides[ties.leaf] != ties.inside) & (ties.leaf_cost > 0)
+    prices = [*ties.cost[broken].tolist(), *ties.leaf_cost[leaf_broken].tolist()]
+    return Cut(math.fsum(prices), broken, leaf_broken)
 
 
-def side_costs(layers: Layers) -> tuple[float, float]:
-    """Return the sum of the input costs of the subset, and of the rest."""
-    leaves = layers.cost[0]
-    return math.fsum(leaves[layers.side].tolist()), math.fsum(leaves[~layers.side].tolist())
-
-
-def minimum_cut(layers: Layers) -> Cut:
+def minimum_cut(ties: Ties, start: Mask) -> Cut:
     """Find an assignment of least cost.
 
     Parameters
     ----------
-    layers : Layers
-        Ties and costs.
+    ties : Ties
+        The hypergraph.
+    start : ndarray of bool, shape (size,)
+        An assignment to begin with.
 
     Returns
     -------
     Cut
-        The best cut found, never worse than leaving every pair on the side of its vertex or putting all on one side;
-        `gap` bounds how far it is from the minimum.
+        The best cut found, never worse than `start` or than putting all nodes on one side; `gap` bounds how far it is
+        from the minimum.
 
     Notes
     -----
-    A tie becomes an arc of its cost between two nodes of its own, with arcs without limit from and to its members. The
+    A tie becomes an arc of its price between two nodes of its own, with arcs without limit from and to its members. The
     flow is found in 32-bit integers, rounded down so that it is a flow of the real capacities as well. What capacity is
     left is scaled up and the flow goes on there. Each round shrinks the distance between the flow and the cut by about
     2^29 over the number of broken ties: two or three rounds reach the precision of float64, or a relative 1e-8 for
-    networks of more than 100,000 arcs. O(L (n + A)) nodes and arcs, about 300 bytes each; the time of the flow grows
-    with the power 1.2 to 1.7 of their number.
+    networks of more than 100,000 arcs. About 300 bytes for each member of a tie; the time of the flow grows with the
+    power 1.2 to 1.7 of their number.
     """
-    shape = layers.used.shape
-    own = np.broadcast_to(layers.side, shape)
-    starts = [own, np.ones(shape, bool), np.zeros(shape, bool)]
-    best = min((split(layers, sides) for sides in starts), key=lambda cut: cut.cost)
+    starts = (start, np.ones(ties.size, bool), np.zeros(ties.size, bool))
+    best = min((split(ties, sides) for sides in starts), key=lambda cut: cut.cost)
     if best.cost == 0:
         return best
-    return _Network(layers).improve(best)
+    return _Network(ties).improve(best)
 
 
 class _Network:
-    """The flow network of `Layers`, its capacities in nats, and what of them a flow has used."""
+    """The flow network of `Ties`, its capacities in prices, and what of them a flow has used."""
 
-    def __init__(self, layers: Layers) -> None:
-        self.layers = layers
-        used = layers.used
-        pairs = int(used.sum())
-        number = np.full(used.shape, -1, np.int64)
-        number[used] = np.arange(pairs)
-        self.pairs, self.start, self.end = pairs, pairs, pairs + 1
-        tails, heads, caps = [], [], []
-
-        def join(tail: Ints, head: Ints, capacity: Floats) -> None:
-            tails.append(tail)
-            heads.append(head)
-            caps.append(capacity)
-
-        inside, outside = used[0] & layers.side, used[0] & ~layers.side
-        for mask, forward in ((inside, True), (outside, False)):
-            ids = number[0][mask]
-            ends = np.full(len(ids), self.start if forward else self.end)
-            join(ends if forward else ids, ids if forward else ends, layers.cost[0][mask])
-        tie, member, weight = self._ties(number)
-        enter = pairs + 2 + 2 * np.arange(len(weight))
-        join(enter, enter + 1, weight)
-        limitless = np.full(len(tie), math.inf)
-        join(member, enter[tie], limitless)
-        join(enter[tie] + 1, member, limitless)
-        self.size = pairs + 2 + 2 * len(weight)
-        self.tail, self.head = np.concatenate(tails), np.concatenate(heads)
-        self.forward, self.backward = np.concatenate(caps), np.zeros(len(self.tail))
-
-    def _ties(self, number: Ints) -> tuple[Ints, Ints, Floats]:
-        """Return the members of all ties but those of inputs, as (tie, pair), and the cost of each tie."""
-        layers = self.layers
-        ties, members, weights, count = [], [], [], 0
-        for depth in range(1, len(number)):
-            here = np.flatnonzero(layers.used[depth] & (layers.cost[depth] > 0))
-            place = np.full(number.shape[1], -1, np.int64)
-            place[here] = np.arange(count, count + len(here))
-            arc = place[layers.target] >= 0
-            ties += [place[here], place[here], place[layers.target[arc]]]
-            members += [number[depth][here], number[depth - 1][here], number[depth - 1][layers.source[arc]]]
-            weights.append(layers.cost[depth][here])
-            count += len(here)
-        if layers.readout_cost > 0:
-            last = number[-1][layers.readout]
-            ties.append(np.full(len(last), count))
-            members.append(last)
-            weights.append(np.array([layers.readout_cost]))
-        if not ties:
-            return np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0)
-        return np.concatenate(ties), np.concatenate(members), np.concatenate(weights)
+    def __init__(self, ties: Ties) -> None:
+        self.ties = ties
+        self.start, self.end = ties.size, ties.size + 1
+        price = ties.cost > 0
+        number = np.cumsum(price) - 1  # ties without a price are left out
+        kept = price[ties.tie]
+        enter = ties.size + 2 + 2 * np.arange(int(price.sum()))
+        entry, member = enter[number[ties.tie[kept]]], ties.member[kept]
+        ends = np.where(ties.inside, self.start, self.end)
+        limitless = np.full(len(member), math.inf)
+        self.tail = np.concatenate((np.where(ties.inside, ends, ties.leaf), enter, member, entry + 1))
+        self.head = np.concatenate((np.where(ties.inside, ties.leaf, ends), enter + 1, entry, member))
+        self.forward = np.concatenate((ties.leaf_cost, ties.cost[price], limitless, limitless))
+        self.backward = np.zeros(len(self.tail))
+        self.size = ties.size + 2 + 2 * len(enter)
 
     def improve(self, best: Cut) -> Cut:
         """Return the better of `best` and the minimum cut."""
@@ -191,13 +144,13 @@ class _Network:
             power = _BITS - math.frexp(gap)[1]  # gap * 2^power lies between 2^28 and 2^29
             flow, sides = self._round(gap, power)
             total += math.ldexp(flow, -power)
-            found = split(self.layers, sides)
+            found = split(self.ties, sides)
             if found.cost <= best.cost:
                 best = found
             gap = best.cost - total
             if gap <= close * best.cost:
                 break
-        return Cut(best.cost, best.broken, best.readout_broken, max(gap, 0.0))
+        return Cut(best.cost, best.broken, best.leaf_broken, max(gap, 0.0))
 
     def _round(self, gap: float, power: int) -> tuple[int, Mask]:
         """Send an integer flow through what capacity is left; return its value and the sides of its minimum cut."""
@@ -217,6 +170,4 @@ class _Network:
         graph = csr_array((np.ones(int(free.sum()), np.int8), (rows[free], columns[free])), shape=shape)
         reached = np.zeros(self.size, bool)
         reached[breadth_first_order(graph, self.start, return_predecessors=False)] = True
-        sides = np.zeros(self.layers.used.shape, bool)
-        sides[self.layers.used] = reached[: self.pairs]
-        return int(result.flow_value), sides
+        return int(result.flow_value), reached[: self.ties.size]
