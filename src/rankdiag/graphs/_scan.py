@@ -20,7 +20,7 @@ from rankdiag.graphs._edges import EdgeList, normalise
 from rankdiag.graphs._partitions import Partitions, partition_totals
 from rankdiag.graphs._walk_counts import WalkCounts, as_depth, count_text, count_walks, log_of, refuse_long
 
-__all__ = ["PartitionRow", "PartitionScan", "partition_scan"]
+__all__ = ["PartitionRow", "PartitionScan", "masks_of", "members_of", "partition_scan"]
 
 Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
@@ -265,7 +265,7 @@ def partition_scan(
     )
 
 
-def members_of(graph: Any, groups: Any, listed: EdgeList) -> dict[str, Ints]:
+def members_of(graph: Any, groups: Any, listed: EdgeList, name: str = "groups") -> dict[str, Ints]:
     """Read groups of vertices: a mapping from names, the class of every vertex, or the name of a node attribute.
 
     Raises
@@ -278,19 +278,19 @@ def members_of(graph: Any, groups: Any, listed: EdgeList) -> dict[str, Ints]:
     if isinstance(groups, str):
         nodes = getattr(graph, "nodes", None)
         if listed.labels is None or nodes is None:
-            raise ValueError(f"`groups` may name a node attribute of a networkx graph only; got {groups!r}")
+            raise ValueError(f"`{name}` may name a node attribute of a networkx graph only; got {groups!r}")
         groups = [nodes[label].get(groups) for label in listed.labels]
     if isinstance(groups, Mapping):
         found: dict[str, Ints] = {}
-        for name, vertices in groups.items():
-            if str(name) in found:
-                raise ValueError(f"`groups` has two groups of the name {str(name)!r}")
-            found[str(name)] = np.flatnonzero(as_subset(vertices, listed, f"groups[{str(name)!r}]"))
+        for key, vertices in groups.items():
+            if str(key) in found:
+                raise ValueError(f"`{name}` has two groups of the name {str(key)!r}")
+            found[str(key)] = np.flatnonzero(as_subset(vertices, listed, f"{name}[{str(key)!r}]"))
         return found
     if is_torch(groups):
         groups = groups.detach().cpu().numpy()
     n = listed.num_nodes
-    rule = f"`groups` must map names to vertices, or hold the class of each of {n} vertices"
+    rule = f"`{name}` must map names to vertices, or hold the class of each of {n} vertices"
     if isinstance(groups, bytes) or not hasattr(groups, "__iter__") or getattr(groups, "ndim", 1) != 1:
         raise TypeError(f"{rule}; got {describe(groups)}")
     classes = list(groups.tolist() if isinstance(groups, np.ndarray) else groups)
@@ -303,7 +303,20 @@ def members_of(graph: Any, groups: Any, listed: EdgeList) -> dict[str, Ints]:
         if not isinstance(value, (str, int, np.integer, np.bool_)):
             raise TypeError(f"{rule}, integers, strings or None; got {describe(value)} at vertex {vertex}")
         places.setdefault(str(value), []).append(vertex)
-    return {name: np.array(places[name], np.int64) for name in places}
+    return {key: np.array(places[key], np.int64) for key in places}
+
+
+def masks_of(members: dict[str, Ints], n: int) -> Partitions:
+    """Return groups as partitions of n vertices, each against all others."""
+    entries = list(members.values())
+
+    def masks(start: int, stop: int) -> Mask:
+        found = np.zeros((stop - start, n), bool)
+        for row, vertices in enumerate(entries[start:stop]):
+            found[row, vertices] = True
+        return found
+
+    return Partitions(len(entries), masks)
 
 
 def _row(
@@ -323,14 +336,7 @@ def _row(
 
 def _group_rows(members: dict[str, Ints], listed: EdgeList, counts: WalkCounts, every: int) -> list[PartitionRow]:
     """Cut each group from all other vertices."""
-
-    def masks(start: int, stop: int) -> Mask:
-        found = np.zeros((stop - start, listed.num_nodes), bool)
-        for row, vertices in enumerate(list(members.values())[start:stop]):
-            found[row, vertices] = True
-        return found
-
-    figures = partition_totals(listed, Partitions(len(members), masks), counts)
+    figures = partition_totals(listed, masks_of(members, listed.num_nodes), counts)
     return [
         _row(name, "", size, boundary, index, every, (name,))
         for name, index, boundary, size in zip(members, *figures, strict=True)
