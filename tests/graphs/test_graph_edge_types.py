@@ -71,14 +71,14 @@ def test_every_column_finds_its_type(pairs: list[tuple[int, int]], seed: int) ->
     ("types", "error", "text"),
     [
         ([0, 0, 0, 0, 0, 1], ValueError, r"edge \(0, 1\) the types 0 and 1; duplicate columns must agree"),
-        ([0, 0, 0, 0, 0], ValueError, r"shape \(6,\); got shape \(5,\)"),
+        ([0, 0, 0, 0, 0], ValueError, r"column of `graph` \(6,\); got shape \(5,\)"),
         ([[0] * 6], ValueError, r"got shape \(1, 6\)"),
         ([0, 0, 0, -1, 0, 0], ValueError, "types 0, 1, ...; got -1"),
         ([0, 0, 0, 2**40, 0, 0], ValueError, "below 2147483648"),
         (np.full(6, 2**64 - 1, np.uint64), ValueError, "below 2147483648"),
         ([0.0] * 6, TypeError, "must hold integers"),
         ([False] * 6, TypeError, "must hold integers"),
-        ("zero", TypeError, "must be integers"),
+        ("zero", TypeError, "must hold integers"),
         ([[0], [0, 1]], ValueError, "different lengths"),
     ],
 )

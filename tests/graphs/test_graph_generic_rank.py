@@ -224,7 +224,11 @@ def test_a_large_graph_is_evaluated_where_it_has_to_be() -> None:
         (lambda: generic_separation_rank(P2, [0], 1, 2, 2, repeats=2**40), ValueError, "`repeats` must be"),
         (lambda: generic_separation_rank(P2, [0], 1, 2, 2, repeats=0), ValueError, "`repeats` must be"),
         (lambda: generic_separation_rank(P2[:, :1], [0], 1, 2, 2), ValueError, "no reverse column"),
-        (lambda: generic_separation_rank(P2, [0], 1, 2, 2, edge_type=[0]), ValueError, "`edge_type` must have one"),
+        (
+            lambda: generic_separation_rank(P2, [0], 1, 2, 2, edge_type=[0]),
+            ValueError,
+            "`edge_type` must hold integers",
+        ),
         (lambda: generic_separation_rank(P2, [0], 1, 2, 2, rng="x"), TypeError, "`rng` must be"),
     ],
 )

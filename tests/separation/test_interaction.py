@@ -143,6 +143,7 @@ def test_result_survives_json_pickle_and_copy_and_draws() -> None:
         (np.zeros((0, 2)), ValueError, "`F` must not be empty"),
         ([[1.0, np.nan]], ValueError, "`F` has 1 non-finite"),
         ([[1j]], TypeError, "`F` must be real"),
+        ([[1.7e308, 1.7e308]], ValueError, "`F` has entries so large"),
         ("ab", TypeError, "`F` must be"),
         ([[1.0], [2.0, 3.0]], ValueError, "rows of different lengths"),
     ],
@@ -237,8 +238,9 @@ def test_torch_modules_run_in_evaluation_mode_and_leave_no_trace() -> None:
 
 def test_modes_come_back_after_an_error() -> None:
     model, left, right = made()
-    with pytest.raises(RuntimeError):
+    with pytest.raises(ValueError, match="`fn` failed for a batch of 35: RuntimeError") as found:
         interaction_matrix(model, left, right[:, :1], combine=join)
+    assert isinstance(found.value.__cause__, RuntimeError)
     assert model.training
     assert model.drop.training
     assert torch.is_grad_enabled()
@@ -263,6 +265,8 @@ def test_a_hidden_model_left_in_training_mode_is_noticed(part: str) -> None:
         ({"fn": lambda x: x[:, 0] + 1j}, TypeError, "must be real"),
         ({"fn": lambda x: ["a"] * len(x)}, TypeError, "must hold numbers"),
         ({"fn": lambda x: None}, TypeError, r"`fn\(inputs\)`"),
+        ({"fn": lambda: 0.0}, TypeError, "`fn` failed for a batch of 6: TypeError"),
+        ({"combine": lambda a, b: a[9]}, ValueError, "`combine` failed for a batch of 6: IndexError"),
         ({"fn": 3}, TypeError, "`fn` must be callable"),
         ({"combine": None}, TypeError, "`combine` must be callable"),
         ({"left": []}, ValueError, "`left` must hold at least one setting"),

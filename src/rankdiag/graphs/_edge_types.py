@@ -87,21 +87,26 @@ def typed_arcs(graph: Any, edge_type: Any, *, directed: bool, num_nodes: int | N
 
 
 def _read(edge_type: Any, count: int) -> Ints:
-    value = edge_type.detach().cpu().numpy() if is_torch(edge_type) else edge_type
-    if isinstance(value, (str, bytes, dict, set, frozenset)):
-        raise TypeError(f"`edge_type` must be integers, one for each column ({count},); got {describe(edge_type)}")
+    wanted = f"`edge_type` must hold integers, one for each column of `graph` ({count},)"
+    if isinstance(edge_type, (str, bytes, dict, set, frozenset, np.ma.MaskedArray)):
+        raise TypeError(f"{wanted}; got {describe(edge_type)}")
     try:
+        if is_torch(edge_type):
+            value: Any = edge_type.detach().cpu()
+            value = value.numpy() if not value.is_floating_point() else value.double().numpy()
+        else:
+            value = edge_type
         array = np.asarray(value)
     except ValueError:
-        raise ValueError(f"`edge_type` must have shape ({count},); got rows of different lengths") from None
+        raise ValueError(f"{wanted}; got rows of different lengths") from None
+    except Exception as error:  # a tensor without data or of another layout, __array__ of a foreign type
+        raise TypeError(f"{wanted}; got {describe(edge_type)} ({type(error).__name__}: {error})") from error
     if array.size == 0 and array.shape == (count,):
         return np.zeros(0, np.int64)  # an empty list has no integer dtype of its own
     if array.dtype.kind not in "iu":
-        raise TypeError(f"`edge_type` must hold integers; got {describe(edge_type)} of dtype {array.dtype}")
+        raise TypeError(f"{wanted}; got {describe(edge_type)} of dtype {array.dtype}")
     if array.shape != (count,):
-        raise ValueError(
-            f"`edge_type` must have one entry for each column of `graph`, shape ({count},); got shape {array.shape}"
-        )
+        raise ValueError(f"{wanted}; got shape {array.shape}")
     if array.dtype == np.uint64:
         array = np.minimum(array, np.uint64(2**62))
     return array.astype(np.int64)

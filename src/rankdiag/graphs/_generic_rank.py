@@ -58,6 +58,7 @@ class GenericRank(Result):
 
     tag: ClassVar[str] = "graphs.GenericRank"
     judged: ClassVar[bool] = False
+    rule_names: ClassVar[tuple[str, ...]] = ("rank", "log_rank", "log_upper_mincut", "samples")
 
     rank: int
     saturated: bool

@@ -9,11 +9,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from rankdiag._array import refuse_size
 from rankdiag._rng import as_generator, torch_generator
 from rankdiag._validate import choice, describe, integer
 from rankdiag.graphs._adjacency import as_vertex
 from rankdiag.graphs._edge_types import typed_arcs
 from rankdiag.graphs._edges import EdgeList
+from rankdiag.graphs._walk_counts import DEEPEST
 
 __all__ = ["ProductGNN", "product_gnn_log_forward"]
 
@@ -77,7 +79,7 @@ class ProductGNN(torch.nn.Module):
     TypeError
         If an argument has the wrong type.
     ValueError
-        If a size is below 1.
+        If a size is below 1, the depth above 10,000, or the weights would not fit into memory.
 
     Notes
     -----
@@ -125,12 +127,15 @@ class ProductGNN(torch.nn.Module):
         device: torch.device | str | None = None,
     ) -> None:
         super().__init__()
-        self.num_layers = integer(num_layers, "num_layers", low=1)
+        self.num_layers = integer(num_layers, "num_layers", low=1, high=DEEPEST)
         self.d_in = integer(d_in, "d_in", low=1)
         self.d_hidden = integer(d_hidden, "d_hidden", low=1)
         self.d_out = integer(d_out, "d_out", low=1)
         self.num_edge_types = integer(num_edge_types, "num_edge_types", low=1)
         self.readout: str | None = choice(readout, "readout", ("product", None))
+        wide = max(self.d_in, self.d_hidden, self.d_out)
+        shape = (self.num_layers, self.num_edge_types, self.d_hidden, wide)
+        refuse_size(math.prod(shape), "d_hidden", shape)
         generator = torch_generator(as_generator(rng)[0])
 
         def drawn(*shape: int) -> torch.nn.Parameter:

@@ -23,7 +23,7 @@ from rankdiag.graphs._generic_rank import log_upper_mincut
 from rankdiag.graphs._partitions import as_partitions
 from rankdiag.graphs._walk_counts import as_depth
 from rankdiag.separation import InteractionSpectrum, interaction_spectrum
-from rankdiag.separation._blocks import pair_values, rows_of, take
+from rankdiag.separation._blocks import called, pair_values, rows_of, take
 
 __all__ = ["InteractionProfile", "InteractionProfileRow", "interaction_profile"]
 
@@ -196,7 +196,7 @@ def interaction_profile(
         If an argument has the wrong type.
     ValueError
         If shapes do not fit, a vertex is not there, the architecture is given in part or beside `capacity`, or `fn`
-        returns something else than one finite, repeatable number for each input.
+        returns something else than one finite, repeatable number for each input, or raises.
 
     Notes
     -----
@@ -337,9 +337,11 @@ def _spectrum(
 ) -> InteractionSpectrum:
     dtypes: set[str] = set()
     shape = (len(left), len(right))
-    values = pair_values(
-        fn, lambda a, b: combine(take(left, a), take(right, b), mask), shape, batch_size=batch_size, dtypes=dtypes
-    )
+
+    def make(a: NDArray[np.int64], b: NDArray[np.int64]) -> Any:
+        return called(combine, "combine", len(a), take(left, a), take(right, b), mask)
+
+    values = pair_values(fn, make, shape, batch_size=batch_size, dtypes=dtypes)
     rounding = max(machine_eps(dtype) for dtype in dtypes)
     return interaction_spectrum(values, rtol=max(shape) * rounding if rtol is None else rtol)
 

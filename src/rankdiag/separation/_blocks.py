@@ -14,7 +14,7 @@ from rankdiag._array import as_float64, input_dtype, is_torch, refuse_size
 from rankdiag._optional import is_loaded
 from rankdiag._validate import describe
 
-__all__ = ["pair_values", "quiet", "rows_of", "take"]
+__all__ = ["called", "pair_values", "quiet", "rows_of", "take"]
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -104,7 +104,8 @@ def pair_values(
         for first in range(0, m * k, batch_size):
             pairs = np.arange(first, min(first + batch_size, m * k))
             a, b = np.divmod(pairs, k)
-            values = fn(make(a, b))
+            inputs = make(a, b)
+            values = called(fn, "fn", len(pairs), inputs)
             found[pairs] = _scalars(values, len(pairs))
             if dtypes is not None:
                 dtypes.add(input_dtype(values))
@@ -117,6 +118,23 @@ def pair_values(
             if not first:
                 _require_repeatable(fn, make(a[-_PROBED:], b[-_PROBED:]), found[pairs])
     return found.reshape(shape)
+
+
+def called(function: Callable[..., Any], name: str, count: int, *arguments: Any) -> Any:
+    """Call what the user gave; an error out of it says which argument failed, with itself as the cause.
+
+    Raises
+    ------
+    TypeError, ValueError
+        If it raises anything but an error for want of memory.
+    """
+    try:
+        return function(*arguments)
+    except Exception as error:  # whatever a foreign function may raise
+        if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+            raise
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(f"`{name}` failed for a batch of {count}: {type(error).__name__}: {error}") from error
 
 
 def _scalars(values: Any, count: int) -> Floats:
@@ -132,7 +150,7 @@ def _scalars(values: Any, count: int) -> Floats:
 def _require_repeatable(fn: Callable[[Any], Any], inputs: Any, before: Floats) -> None:
     """Refuse a function whose values are random, or depend on what else is in the batch."""
     count = min(_PROBED, len(before))
-    again = _scalars(fn(inputs), count)
+    again = _scalars(called(fn, "fn", count, inputs), count)
     off = np.abs(again - before[-count:])
     if not off.max() <= _TOLERANCE * np.abs(before).max():
         raise ValueError(

@@ -15,7 +15,7 @@ from rankdiag._array import as_float64, input_dtype
 from rankdiag._document import Document, KeyNumber, Plot, ReferenceLine, Series
 from rankdiag._result import Meta, Result
 from rankdiag._validate import describe, integer
-from rankdiag.separation._blocks import pair_values, rows_of, take
+from rankdiag.separation._blocks import called, pair_values, rows_of, take
 from rankdiag.spectral import spectrum
 
 __all__ = ["InteractionSpectrum", "interaction_matrix", "interaction_spectrum"]
@@ -151,10 +151,11 @@ def interaction_matrix(
     Raises
     ------
     TypeError
-        If an argument has the wrong type, or `fn` returns no numbers.
+        If an argument has the wrong type, `fn` returns no numbers, or it or `combine` raises a TypeError.
     ValueError
         If there are no settings, or `fn` returns another number of values, one that is not finite, or other values for
-        the same inputs in another batch (dropout, or batch normalisation, left on).
+        the same inputs in another batch (dropout, or batch normalisation, left on). Also if `fn` or `combine` raises
+        something else than a TypeError; its own error is the cause.
 
     Notes
     -----
@@ -181,7 +182,11 @@ def interaction_matrix(
     size = integer(batch_size, "batch_size", low=1)
     one, m = rows_of(left, "left")
     other, k = rows_of(right, "right")
-    return pair_values(fn, lambda a, b: combine(take(one, a), take(other, b)), (m, k), batch_size=size)
+
+    def make(a: NDArray[np.int64], b: NDArray[np.int64]) -> Any:
+        return called(combine, "combine", len(a), take(one, a), take(other, b))
+
+    return pair_values(fn, make, (m, k), batch_size=size)
 
 
 def interaction_spectrum(F: Any, *, rtol: float | None = None) -> InteractionSpectrum:
@@ -205,7 +210,7 @@ def interaction_spectrum(F: Any, *, rtol: float | None = None) -> InteractionSpe
     TypeError
         If F is no array of real numbers.
     ValueError
-        If F has not two axes, is empty or not finite, or `rtol` is negative.
+        If F has not two axes, is empty, not finite or of a norm beyond float64, or `rtol` is negative.
 
     Notes
     -----
@@ -235,9 +240,11 @@ def interaction_spectrum(F: Any, *, rtol: float | None = None) -> InteractionSpe
     (1, 1.0, 2, 0.0)
     """
     values: Floats = as_float64(F, "F", ndim=2, expected="a matrix of values (m, k)")
-    whole = spectrum(F)
     shape = (int(values.shape[0]), int(values.shape[1]))
     size = math.sqrt(shape[0]) * math.sqrt(shape[1])
+    if float(np.abs(values).max()) > np.finfo(np.float64).max / (2 * size):
+        raise ValueError("`F` has entries so large that its norm is beyond float64; divide it by a constant first")
+    whole = spectrum(F)
     limit = float(whole.rank_threshold(rtol=rtol))
     rounding = float(whole.rank_threshold())
     share, centred = _interaction(values, rounding)
