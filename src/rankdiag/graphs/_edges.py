@@ -267,8 +267,8 @@ def _from_pyg(graph: Any, num_nodes: int | None, warn: bool) -> GraphColumns:
         index = _transposed_columns(graph.adj_t)
     if index is None:
         index = np.zeros((2, 0), np.int64)
-    own = graph.num_nodes
-    if num_nodes is not None and own is not None and "num_nodes" in graph and num_nodes != own:
+    own = graph.num_nodes if num_nodes is None or "num_nodes" in graph else None  # PyG warns where it has to guess
+    if num_nodes is not None and own is not None and num_nodes != own:
         raise ValueError(f"`num_nodes` must be {own}, as the Data says; got {num_nodes}")
     weight = getattr(graph, "edge_weight", None)
     if warn and weight is not None:

@@ -169,7 +169,8 @@ class _Levels:
         self.used[ends[taken]] = True
         high -= np.bincount(begin.searchsorted(taken, "right") - 1, minlength=len(begin))
         self.degree[hubs] = high
-        return hubs[high == a].astype(self.kind)
+        down: Index = hubs[high == a].astype(self.kind)
+        return down
 
     def _times(self, a: int, members: Index, e: Index, x: Index, begin: Ints, high: Ints) -> Ints:
         """Return places of the taken edges, first to last, of edges that stand hub by hub and by id in each."""
@@ -194,7 +195,8 @@ class _Levels:
             better = earliest[x] == time
             if not (better != taken).any():
                 places = taken.nonzero()[0]
-                return places[time[places].argsort()]
+                found: Ints = places[time[places].argsort()]
+                return found
             taken = better
         return _one_by_one(a, e, x, begin, high)
 
