@@ -162,9 +162,9 @@ def _compare(result: Result, rule: Threshold) -> list[Finding]:
                     Finding(
                         name=name,
                         severity=rule.severity,
-                        sentence=f"{subject}{rule.quantity} {value:.6g} {rule.op} {rule.value:g}",
+                        sentence=f"{subject}{rule.quantity} {_number(value)} {rule.op} {rule.value:g}",
                         quantity=rule.quantity,
-                        value=float(value),
+                        value=_as_float(value),
                         threshold=rule,
                     )
                 )
@@ -179,3 +179,17 @@ def _compare(result: Result, rule: Threshold) -> list[Finding]:
                 )
             )
     return found
+
+
+def _number(value: float) -> str:
+    try:
+        return f"{value:.6g}"
+    except OverflowError:  # an exact count beyond float64
+        return f"{'-' if value < 0 else ''}10^{math.log10(abs(value)):.6g}"
+
+
+def _as_float(value: float) -> float:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.copysign(math.inf, 1 if value > 0 else -1)

@@ -146,7 +146,7 @@ def read_graph(
     GraphFile('ring.txt', edges, EdgeList(3 vertices, 3 undirected edges, 6 columns))
     """
     place = file_path(path)
-    kind = _format(place, format)
+    kind = format_of(place, format)
     two_way = not boolean(directed, "directed")
     both = boolean(symmetrise, "symmetrise")
     count = None if num_nodes is None else integer(num_nodes, "num_nodes", low=0)
@@ -223,7 +223,7 @@ def write_graph(graph: GraphFile, path: str | os.PathLike[str], *, keep: NDArray
     if not isinstance(graph, GraphFile):
         raise TypeError(f"`graph` must be a GraphFile, as read_graph gives it; got {describe(graph)}")
     place = file_path(path)
-    if _format(place, None) != graph.format:
+    if format_of(place, None) != graph.format:
         raise ValueError(f"`path` must end as a file of format {graph.format} does; got {place.name!r}")
     stays = np.ones(graph.columns.shape[1], bool)
     if keep is not None:
@@ -244,7 +244,44 @@ def write_graph(graph: GraphFile, path: str | os.PathLike[str], *, keep: NDArray
     return place
 
 
-def _format(path: Path, given: Any) -> Format:
+def vertex_values(graph: GraphFile, name: str) -> list[Any]:
+    """Return what a file says of each vertex: an attribute of GraphML, or an array of an npz.
+
+    Raises
+    ------
+    ValueError
+        If the file has no such attribute or array, or one of another length.
+
+    Notes
+    -----
+    None stands where a vertex lacks the attribute, or ``NAME_missing`` marks it in an npz.
+    """
+    n = graph.edges.num_nodes
+    if graph.format == "graphml":
+        values = [value for _, value in graph.source.nodes(data=name)]
+        if any(value is not None for value in values):
+            return values
+        listed = sorted({key for _, attributes in graph.source.nodes(data=True) for key in attributes})
+    elif graph.format == "npz" and isinstance(graph.source[0], dict):
+        arrays = graph.source[0]
+        listed = sorted(key for key, array in arrays.items() if array.shape == (n,))
+        if name in listed:
+            missing = arrays.get(f"{name}_missing", np.zeros(n, bool))
+            pairs = zip(arrays[name].tolist(), missing.tolist(), strict=True)
+            return [None if absent else value for value, absent in pairs]
+    else:
+        raise ValueError(f"{graph.name}: holds edges only; {name!r} must be @FILE with the groups of the vertices")
+    raise ValueError(f"{graph.name}: has no {name!r} of its vertices; it has {', '.join(listed) or 'nothing'}")
+
+
+def format_of(path: Path, given: Any = None) -> Format:
+    """Return the format that is given, or that the name of a file says.
+
+    Raises
+    ------
+    ValueError
+        If there is no such format.
+    """
     if given is not None:
         return choice(given, "format", ("edges", "npz", "graphml", "mtx"))
     bare = path.with_suffix("") if path.suffix.lower() == ".gz" else path

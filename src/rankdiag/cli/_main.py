@@ -18,6 +18,7 @@ OK, GATE, USAGE, INPUT, MISSING, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
 COMMANDS = {
     "demo": "run the rooms that stand on small offline data and write one HTML report",
+    "graph": "what a graph network can relate on a graph in a file, where it is held up, and which edges may go",
     "preference": "screen preference pairs before training, filter them, and see what training did to them",
     "rewards": "read rollouts with rewards before training: gradients, teachers, reward errors, implicit rewards",
     "weights": "report the spectra of a checkpoint's weights, or of a fine-tuning's update",

@@ -6,6 +6,7 @@ Nothing here knows a single measurement: a result renders itself, and a rule nam
 from __future__ import annotations
 
 import argparse
+import contextlib
 import json
 import os
 import re
@@ -58,7 +59,9 @@ def wants_progress(options: argparse.Namespace) -> bool:
     return not options.quiet and sys.stderr.isatty()
 
 
-def check_output(options: argparse.Namespace, kind: type[Result], *, inputs: Sequence[str | None] = ()) -> None:
+def check_output(
+    options: argparse.Namespace, kind: type[Result], *others: type[Result], inputs: Sequence[str | None] = ()
+) -> None:
     """Refuse rules and file names that cannot work, before any long computation; ends as wrong usage.
 
     Parameters
@@ -67,12 +70,15 @@ def check_output(options: argparse.Namespace, kind: type[Result], *, inputs: Seq
         Parsed arguments.
     kind : type
         Class of the result, whose columns a rule may name.
+    *others : type
+        Classes of results that come with it.
     inputs : sequence of str
         Files and folders that are read, which no output may replace.
     """
     try:
         for text in options.fail_on:
-            parse_rule(text, columns=rule_columns(kind), judged=kind.judged)
+            columns = [name for each in (kind, *others) for name in rule_columns(each)]
+            parse_rule(text, columns=columns, judged=any(each.judged for each in (kind, *others)))
     except ValueError as error:
         options.usage_error(f"argument --fail-on: {error}")
     if options.max_rows < 1:
@@ -123,21 +129,35 @@ def _is_device(name: str) -> bool:
     return path.exists() and not path.is_file() and not path.is_dir()
 
 
-def deliver(result: Result, options: argparse.Namespace) -> int:
-    """Print or write a result as the options ask, and return 1 if a rule of ``--fail-on`` is met, else 0."""
+def deliver(result: Result, options: argparse.Namespace, *others: Result) -> int:
+    """Print or write a result as the options ask, and return 1 if a rule of ``--fail-on`` is met, else 0.
+
+    With `others` they make one document; a table or rows are those of the first result. A rule looks at the first of
+    them that has its column.
+    """
     if options.output is not None and Path(options.output).suffix.lower() == ".parquet" and not options.json:
         _write_parquet(result, options.output)
     elif options.output is not None:
-        write_text(options.output, _as_file(result, Path(options.output).suffix.lower(), options))
+        write_text(options.output, _as_file(result, Path(options.output).suffix.lower(), options, others))
     elif options.json:
-        sys.stdout.write(result.to_json(indent=2) + "\n")
+        sys.stdout.write(_as_json(result, others))
     else:
-        sys.stdout.write(_as_text(result, options.max_rows) + "\n")
+        sys.stdout.write(_as_text(result, options.max_rows, others) + "\n")
     if options.html is not None:
         from rankdiag.report import write_html
 
-        write_html(result, options.html)
-    return _gate(result, options.fail_on)
+        write_html((result, *others) if others else result, options.html)
+    parts = (result, *others)
+    return max(_gate(part, [rule for rule in options.fail_on if _part_of(rule, parts) is part]) for part in parts)
+
+
+def _part_of(rule: str, parts: Sequence[Result]) -> Result:
+    """Return the first result that a rule can look at."""
+    for part in parts:
+        with contextlib.suppress(ValueError):
+            parse_rule(rule, columns=rule_columns(part), judged=part.judged)
+            return part
+    return parts[0]
 
 
 def _gate(result: Result, rules: list[str]) -> int:
@@ -164,23 +184,39 @@ def _rows_compared(result: Result, column: str) -> int:
     return len(cast(Any, result)) if per_row else 1
 
 
-def _as_file(result: Result, suffix: str, options: argparse.Namespace) -> str:
-    if options.json or suffix == ".json":
+def _as_json(result: Result, others: Sequence[Result]) -> str:
+    if not others:
         return result.to_json(indent=2) + "\n"
+    from rankdiag.report import to_json
+
+    return to_json((result, *others), indent=2) + "\n"
+
+
+def _summary(result: Result, others: Sequence[Result], **size: Any) -> str:
+    if not others:
+        return result.summary(**size)
+    from rankdiag.report import to_text
+
+    return to_text((result, *others), **size)
+
+
+def _as_file(result: Result, suffix: str, options: argparse.Namespace, others: Sequence[Result]) -> str:
+    if options.json or suffix == ".json":
+        return _as_json(result, others)
     if suffix == ".csv" and hasattr(result, "to_csv"):
         return str(cast(Any, result).to_csv())
     if suffix == ".jsonl":
         return "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in _rows(result))
     if suffix == ".md":
-        return _as_markdown(result, options.max_rows)
-    return result.summary(max_rows=options.max_rows) + "\n"
+        return _as_markdown(result, options.max_rows, others)
+    return _summary(result, others, max_rows=options.max_rows) + "\n"
 
 
-def _as_markdown(result: Result, max_rows: int) -> str:
+def _as_markdown(result: Result, max_rows: int, others: Sequence[Result]) -> str:
     """Return a table as a table of Markdown, and anything else as text that no reader of Markdown interprets."""
-    if isinstance(result, Table):
+    if isinstance(result, Table) and not others:
         return result.to_markdown() + "\n"
-    text = result.summary(max_rows=max_rows)
+    text = _summary(result, others, max_rows=max_rows)
     fence = "`" * (1 + max(2, *(len(run) for run in re.findall("`+", text)), 0))
     return f"{fence}text\n{text}\n{fence}\n"
 
@@ -201,9 +237,9 @@ def _write_parquet(result: Result, path: str) -> None:
         parquet.write_table(table, stream)
 
 
-def _as_text(result: Result, max_rows: int) -> str:
+def _as_text(result: Result, max_rows: int, others: Sequence[Result]) -> str:
     width = max(40, shutil.get_terminal_size((100, 24)).columns)
-    text = result.summary(width=width, max_rows=max_rows)
+    text = _summary(result, others, width=width, max_rows=max_rows)
     if sys.stdout.isatty() and not os.environ.get("NO_COLOR"):
         for mark, colour in _COLOURS.items():
             text = text.replace(mark, f"\x1b[{colour}m{mark}\x1b[0m")

@@ -118,6 +118,18 @@ class SeparationRankBounds(Result):
 
     tag: ClassVar[str] = "graphs.SeparationRankBounds"
     judged: ClassVar[bool] = False
+    rule_names: ClassVar[tuple[str, ...]] = (
+        "log_upper_mincut",
+        "log_upper_twins",
+        "log_upper_symmetric",
+        "log_upper_polynomial",
+        "log_upper_layers",
+        "log_upper_paper",
+        "log_lower_multiset",
+        "log_lower_paper",
+        "lower_multiset",
+        "walk_index",
+    )
 
     walk_index: int
     log_upper_paper: float
