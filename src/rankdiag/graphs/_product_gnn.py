@@ -79,7 +79,8 @@ class ProductGNN(torch.nn.Module):
     TypeError
         If an argument has the wrong type.
     ValueError
-        If a size is below 1, the depth above 10,000, or the weights would not fit into memory.
+        If a size is below 1, the depth above 10,000, the weights would not fit into memory, or torch cannot use the
+        device.
 
     Notes
     -----
@@ -136,12 +137,12 @@ class ProductGNN(torch.nn.Module):
         wide = max(self.d_in, self.d_hidden, self.d_out)
         shape = (self.num_layers, self.num_edge_types, self.d_hidden, wide)
         refuse_size(math.prod(shape), "d_hidden", shape)
+        wanted, place = _dtype(dtype), _device(device)
         generator = torch_generator(as_generator(rng)[0])
 
         def drawn(*shape: int) -> torch.nn.Parameter:
             values = torch.randn(shape, generator=generator, dtype=torch.float64) * (_TYPICAL / math.sqrt(shape[-1]))
-            wanted = torch.get_default_dtype() if dtype is None else dtype
-            return torch.nn.Parameter(values.to(device=device or torch.get_default_device(), dtype=wanted))
+            return torch.nn.Parameter(values.to(device=place, dtype=wanted))
 
         widths = (self.d_in, *[self.d_hidden] * (self.num_layers - 1))
         self.weights = torch.nn.ParameterList(drawn(self.num_edge_types, self.d_hidden, width) for width in widths)
@@ -292,6 +293,27 @@ def product_gnn_log_forward(
     return mantissa.detach().sign(), mantissa.abs().log() + (power * math.log(2.0)).to(wide)
 
 
+def _dtype(dtype: Any) -> torch.dtype:
+    if dtype is None:
+        return torch.get_default_dtype()
+    if not isinstance(dtype, torch.dtype) or not dtype.is_floating_point:
+        raise TypeError(f"`dtype` must be a floating-point torch.dtype or None; got {describe(dtype)}")
+    return dtype
+
+
+def _device(device: Any) -> torch.device:
+    if device is None:
+        return torch.get_default_device()
+    if not isinstance(device, (str, torch.device)):
+        raise TypeError(f"`device` must be a torch.device, its name, or None; got {describe(device)}")
+    try:
+        place = torch.device(device)
+        torch.empty(0, device=place)
+    except Exception as error:  # a wrong name, or a device that this build or machine does not have
+        raise ValueError(f"`device` must be one that torch can use here; got {device!r} ({error})") from error
+    return place
+
+
 def _features(model: ProductGNN, x: Any) -> torch.Tensor:
     weight = model.out_weight
     if isinstance(x, torch.Tensor):
@@ -314,7 +336,10 @@ def _features(model: ProductGNN, x: Any) -> torch.Tensor:
 def _messages(model: ProductGNN, edge_index: Any, edge_type: Any, x: torch.Tensor) -> _Messages:
     one_way = edge_index.directed if isinstance(edge_index, EdgeList) else True
     n = int(x.shape[-2])
-    found = typed_arcs(edge_index, edge_type, directed=one_way, num_nodes=n)
+    try:
+        found = typed_arcs(edge_index, edge_type, directed=one_way, num_nodes=n)
+    except (TypeError, ValueError) as error:  # the reader of graphs calls them `graph`
+        raise type(error)(str(error).replace("`graph`", "`edge_index`")) from error
     if found.num_types > model.num_edge_types:
         raise ValueError(
             f"`edge_type` must be below {model.num_edge_types}, the edge types of the model; got {found.num_types - 1}"
