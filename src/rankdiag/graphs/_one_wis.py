@@ -210,16 +210,29 @@ class _Levels:
         key <<= 32
         key |= x[place]
         key.sort()
-        ids = key >> 32
-        rest = np.ones(len(ids), bool)
-        np.not_equal(ids[1:], ids[:-1], out=rest[1:])  # an edge of two members is there twice
-        u = key & 0xFFFFFFFF
+        ids, u = key >> 32, key & 0xFFFFFFFF
         v = self.across[ids] ^ u
-        found, earliest, used = [ids[:0]], self.earliest, self.used
-        rest &= ~used[v]
-        ids, u, v = ids[rest], u[rest], v[rest]
+        found: list[Index] = []
+        if len(ids) > _MANY:
+            ids, u, v = self._first_at_both_ends(ids, u, v, found)
+        flags, last = self.flags, []
+        for edge, one, other in zip(ids.tolist(), u.tolist(), v.tolist(), strict=True):
+            if not (flags[one] or flags[other]):  # an edge of two members may be there twice
+                flags[one] = flags[other] = 1
+                last.append(edge)
+        ids = np.array(last, np.int64)
+        self._take(np.sort(np.concatenate((*found, ids))) if found else ids)
+
+    def _first_at_both_ends(self, ids: Ints, u: Ints, v: Ints, found: list[Index]) -> tuple[Ints, Ints, Ints]:
+        """Take, all at once, edges that come first at both ends, as long as there are many; return what is left."""
+        earliest, used = self.earliest, self.used
+        rest = ~used[v]
+        rest[1:] &= ids[1:] != ids[:-1]  # an edge of two members is there twice
         before = 2 * len(ids)
-        while _MANY < len(ids) < 0.9 * before:  # edges that are first at both ends, all at once
+        while True:
+            ids, u, v = ids[rest], u[rest], v[rest]
+            if not _MANY < len(ids) < 0.9 * before:
+                return ids, u, v
             before = len(ids)
             ends = np.stack((v[::-1], u[::-1]), axis=1).ravel()
             earliest[ends] = ids[::-1].repeat(2)  # of several entries the last one stays
@@ -229,14 +242,6 @@ class _Levels:
             used[u[first]] = True
             used[v[first]] = True
             rest = ~(used[u] | used[v])
-            ids, u, v = ids[rest], u[rest], v[rest]
-        flags, last = self.flags, []
-        for edge, one, other in zip(ids.tolist(), u.tolist(), v.tolist(), strict=True):
-            if not (flags[one] or flags[other]):
-                flags[one] = flags[other] = 1
-                last.append(edge)
-        found.append(np.array(last, np.int64))
-        self._take(np.sort(np.concatenate(found)))
 
 
 def _places(values: Ints) -> Ints:
