@@ -17,8 +17,8 @@ from rankdiag._result import Result
 from rankdiag._validate import choice, describe, integer
 from rankdiag.graphs._adjacency import as_vertex
 from rankdiag.graphs._closed_walks import closed_walk_counts
-from rankdiag.graphs._deep_wis import LazyOrder
 from rankdiag.graphs._edges import EdgeList, normalise
+from rankdiag.graphs._lazy_order import LazyOrder
 from rankdiag.graphs._wis_engines import Counts, LocalWalks, Neighbours, distances
 
 __all__ = ["WISAdditions", "wis_addition_order"]
@@ -319,6 +319,7 @@ class _GainEngine:
     """What a new edge brings: the walks that the removal of the same edge would take again."""
 
     falling = False
+    twins = False
     least: tuple[int, ...] = ()
 
     def __init__(self, graph: EdgeList, pairs: list[tuple[int, int]], depth: int) -> None:

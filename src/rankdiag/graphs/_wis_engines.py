@@ -28,6 +28,7 @@ class Engine(Protocol):
 
     values: list[int]
     falling: bool  # values fall, since edges go; else they rise, since edges come
+    twins: bool  # falling values only: where two values change, they say how, and for good
     least: tuple[int, ...]  # what vertices at each distance from an edge lose at least; empty where nothing is known
 
     def layers(self, edge: int) -> Iterable[Iterable[int]]:
@@ -107,6 +108,7 @@ class NearEngine:
         self._graph = Neighbours(graph)
         self._depth = depth
         self.values: list[int] = closed_walk_counts(graph, depth).tolist()
+        self.twins = depth > 1
         self.least = _least(depth)
 
     def layers(self, edge: int) -> Iterable[Iterable[int]]:
@@ -222,6 +224,7 @@ class BallEngine:
     """Any depth, directed or not: walks through an edge, remembered until an edge that shares one goes."""
 
     falling = True
+    twins = False
 
     def __init__(self, graph: EdgeList, depth: int) -> None:
         self._graph = Neighbours(graph)
@@ -302,6 +305,7 @@ class TargetEngine:
     """Walks that end at one vertex: the value of t is the number of those that start at the boundary of {t}."""
 
     falling = True
+    twins = False
 
     def __init__(self, graph: EdgeList, depth: int, target: int) -> None:
         self._graph = Neighbours(graph)
