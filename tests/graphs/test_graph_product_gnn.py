@@ -269,7 +269,7 @@ def test_copies_states_and_printing() -> None:
         (lambda: small(torch.ones(2), PATH), ValueError, r"got shape \(2,\)"),
         (lambda: small(torch.ones(3, 2, dtype=F64), PATH), TypeError, "dtype and device of the weights"),
         (lambda: small(torch.ones(3, 2), PATH.double()), TypeError, "`edge_index` must hold integer vertex ids"),
-        (lambda: small("features", PATH), TypeError, "`x` must be numbers"),
+        (lambda: small("features", PATH), TypeError, "`x` must be features of vertices"),
         (lambda: small(torch.ones(2, 2), PATH), ValueError, "`edge_index` holds vertex 2"),
         (lambda: small(torch.ones(3, 2), PATH, [0, 0, 1, 1]), ValueError, "`edge_type` must be below 1"),
         (lambda: small(torch.ones(3, 2), PATH, None, 3), ValueError, "`target` must be a vertex id below 3"),

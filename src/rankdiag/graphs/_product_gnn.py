@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from rankdiag._array import refuse_size
+from rankdiag._array import as_float64, refuse_size
 from rankdiag._rng import as_generator, torch_generator
 from rankdiag._validate import choice, describe, integer
 from rankdiag.graphs._adjacency import as_vertex
@@ -324,10 +324,8 @@ def _features(model: ProductGNN, x: Any) -> torch.Tensor:
             )
         values = x
     else:
-        try:
-            values = torch.as_tensor(np.asarray(x), dtype=weight.dtype, device=weight.device)
-        except (TypeError, ValueError, RuntimeError):
-            raise TypeError(f"`x` must be numbers of shape (..., n, {model.d_in}); got {describe(x)}") from None
+        array = as_float64(x, "x", allow_empty=True, finite=False, expected="features of vertices")
+        values = torch.from_numpy(array.copy()).to(weight.device, weight.dtype)
     if values.ndim < 2 or values.shape[-1] != model.d_in:
         raise ValueError(f"`x` must have shape (..., n, {model.d_in}); got shape {tuple(values.shape)}")
     return values
