@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rankdiag._array import is_torch
+from rankdiag._array import is_torch, refuse_size
 from rankdiag._validate import describe
 from rankdiag.graphs._edges import EdgeList
 
@@ -63,7 +63,14 @@ def as_subset(subset: Any, graph: EdgeList, name: str = "subset") -> NDArray[np.
     """
     n = graph.num_nodes
     if is_torch(subset):
-        subset = subset.detach().cpu().numpy()
+        try:
+            subset = subset.detach().cpu().numpy()
+        except Exception as error:  # bfloat16, sparse, nested, without data: torch has an error of its own for each
+            raise TypeError(
+                f"`{name}` must be a collection of vertices or a boolean mask ({n},); got {describe(subset)} ({error})"
+            ) from error
+    if isinstance(subset, np.ndarray):
+        refuse_size(subset.size, name, subset.shape)
     if isinstance(subset, np.ndarray) and subset.dtype == bool:
         if subset.shape != (n,):
             raise ValueError(f"`{name}` as a mask must have shape ({n},); got shape {subset.shape}")
@@ -104,7 +111,9 @@ def _mask_of(ids: NDArray[Any], n: int, name: str) -> NDArray[np.bool_]:
         return mask
     outside = (ids < 0) | (ids >= n)
     if outside.any():
-        raise ValueError(f"`{name}` contains vertex {ids[outside.argmax()]} but the graph has {n} vertices")
+        raise ValueError(
+            f"`{name}` contains vertex {describe(int(ids[outside.argmax()]))} but the graph has {n} vertices"
+        )
     mask[ids.astype(np.int64, copy=False)] = True
     if np.count_nonzero(mask) != len(ids):
         raise ValueError(f"`{name}` has duplicate vertices")
@@ -144,5 +153,5 @@ def as_vertex(value: Any, graph: EdgeList, name: str = "target") -> int:
     except TypeError:
         raise TypeError(f"`{name}` must be a vertex id; got {describe(value)}") from None
     if not 0 <= vertex < graph.num_nodes:
-        raise ValueError(f"`{name}` must be a vertex id below {graph.num_nodes}; got {vertex}")
+        raise ValueError(f"`{name}` must be a vertex id below {graph.num_nodes}; got {describe(vertex)}")
     return vertex
