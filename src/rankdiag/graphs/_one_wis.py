@@ -26,7 +26,7 @@ from numpy.typing import NDArray
 __all__ = ["level_order"]
 
 Ints = NDArray[np.int64]
-Index = NDArray[np.int64]  # in fact int32 where ids fit
+Short = NDArray[np.int64]  # stored for the whole run, and in fact of int32 where ids fit
 
 _ROUNDS = 32  # rounds of guesses before the heap takes over; each costs one pass over the edges of the level
 _MANY = 200  # edges from which passes over arrays pay beside a loop
@@ -95,14 +95,14 @@ class _Levels:
         self.removed = np.empty(count, self.kind)
         self.size = 0
 
-    def run(self) -> Index:
+    def run(self) -> Short:
         """Go down the levels until enough edges are removed."""
-        none = np.zeros(0, self.kind)
+        none = np.zeros(0, np.int64)  # int32 would be cast wherever it points into an array
         x, e, members, hit = none, none, none, none
         for a in range(self.top, 0, -1):
             low, high = self.bucket[a : a + 2]
             if low < high:  # these have not lost an edge yet
-                fresh = np.arange(low, high, dtype=self.kind)
+                fresh = np.arange(low, high)
                 x = np.concatenate((x, fresh.repeat(a)))
                 e = np.concatenate((e, self.incident[self.first[low] : self.first[high]]))
                 members = np.concatenate((members, fresh))
@@ -113,7 +113,7 @@ class _Levels:
                 continue
             start = self.size
             y = self.across[e] ^ x
-            hit = self._hubs(a, members, x, y, e)
+            hit = self._hubs(a, members, y, e)
             if self.size < len(self.removed):
                 self._equals(x, e, self.degree[y] == a)
             if self.size == len(self.removed):
@@ -128,7 +128,7 @@ class _Levels:
                 self.used[group] = False
         return self.removed
 
-    def _gather(self, hit: Index, x: Index, e: Index) -> tuple[Index, Index]:
+    def _gather(self, hit: Ints, x: Ints, e: Ints) -> tuple[Ints, Ints]:
         """Append the remaining edges at vertices that have come down to the level as hubs."""
         begin = self.first[hit]
         size = self.first[hit + 1] - begin
@@ -138,42 +138,42 @@ class _Levels:
         there = self.alive[ids]
         return np.concatenate((x, hit.repeat(size)[there])), np.concatenate((e, ids[there]))
 
-    def _take(self, ids: Index) -> None:
+    def _take(self, ids: Ints) -> None:
         room = len(self.removed) - self.size
         ids = ids[:room]
         self.removed[self.size : self.size + len(ids)] = ids
         self.size += len(ids)
 
-    def _hubs(self, a: int, members: Index, x: Index, y: Index, e: Index) -> Index:
+    def _hubs(self, a: int, members: Ints, y: Ints, e: Ints) -> Ints:
         """Remove edges to vertices of degree above a; return the vertices that come down to a by that."""
         pick = (self.degree[y] > a).nonzero()[0]
         if not len(pick):
-            return members[:0]
-        key = y[pick].astype(np.int64)
+            return pick
+        key = y[pick]
         key <<= self.bits
         key |= e[pick]
         key.sort()
-        ids = (key & ((1 << self.bits) - 1)).astype(self.kind)
+        e = key & ((1 << self.bits) - 1)
         key >>= self.bits
-        ends = self.across[ids] ^ key.astype(self.kind)
+        x = self.across[e] ^ key
         new = np.ones(len(key), bool)
         np.not_equal(key[1:], key[:-1], out=new[1:])
         begin = new.nonzero()[0]
         hubs = key[begin]
         high = self.degree[hubs].astype(np.int64)
         if len(key) <= _FEW:
-            taken = _one_by_one(a, ids, ends, begin, high)
+            taken, ids = _one_by_one(a, e, x, begin, high)
         else:
-            taken = self._times(a, members, ids, ends, begin, high)
-        self._take(ids[taken])
-        self.used[ends[taken]] = True
+            taken, ids = self._times(a, members, e, x, begin, high)
+        self._take(ids)
+        self.used[x[taken]] = True
         high -= np.bincount(begin.searchsorted(taken, "right") - 1, minlength=len(begin))
         self.degree[hubs] = high
-        down: Index = hubs[high == a].astype(self.kind)
+        down: Ints = hubs[high == a]
         return down
 
-    def _times(self, a: int, members: Index, e: Index, x: Index, begin: Ints, high: Ints) -> Ints:
-        """Return places of the taken edges, first to last, of edges that stand hub by hub and by id in each."""
+    def _times(self, a: int, members: Ints, e: Ints, x: Ints, begin: Ints, high: Ints) -> tuple[Ints, Ints]:
+        """Return the places of taken edges, which stand hub by hub and by id in each, and their ids in order of time."""
         size = np.empty(len(begin), np.int64)
         np.subtract(begin[1:], begin[:-1], out=size[:-1])
         size[-1] = len(e) - begin[-1]
@@ -194,25 +194,26 @@ class _Levels:
             np.minimum.at(earliest, x, time)
             better = earliest[x] == time
             if not (better != taken).any():
-                places = taken.nonzero()[0]
-                found: Ints = places[time[places].argsort()]
-                return found
+                time = time[taken]
+                time.sort()
+                time &= (1 << self.bits) - 1
+                return taken.nonzero()[0], time
             taken = better
         return _one_by_one(a, e, x, begin, high)
 
-    def _equals(self, x: Index, e: Index, pick: NDArray[np.bool_]) -> None:
+    def _equals(self, x: Ints, e: Ints, pick: NDArray[np.bool_]) -> None:
         """Remove those of the picked edges whose ends are unused, by id."""
         pick &= ~self.used[x]
         place = pick.nonzero()[0]
         if not len(place):
             return
-        key = e[place].astype(np.int64)
+        key = e[place]
         key <<= 32
         key |= x[place]
         key.sort()
         ids, u = key >> 32, key & 0xFFFFFFFF
         v = self.across[ids] ^ u
-        found: list[Index] = []
+        found: list[Ints] = []
         if len(ids) > _MANY:
             ids, u, v = self._first_at_both_ends(ids, u, v, found)
         flags, last = self.flags, []
@@ -223,7 +224,7 @@ class _Levels:
         ids = np.array(last, np.int64)
         self._take(np.sort(np.concatenate((*found, ids))) if found else ids)
 
-    def _first_at_both_ends(self, ids: Ints, u: Ints, v: Ints, found: list[Index]) -> tuple[Ints, Ints, Ints]:
+    def _first_at_both_ends(self, ids: Ints, u: Ints, v: Ints, found: list[Ints]) -> tuple[Ints, Ints, Ints]:
         """Take, all at once, edges that come first at both ends, as long as there are many; return what is left."""
         earliest, used = self.earliest, self.used
         rest = ~used[v]
@@ -255,7 +256,7 @@ def _places(values: Ints) -> Ints:
     return key
 
 
-def _one_by_one(a: int, edges: Index, ends: Index, begin: Ints, high: Ints) -> Ints:
+def _one_by_one(a: int, edges: Ints, ends: Ints, begin: Ints, high: Ints) -> tuple[Ints, Ints]:
     """Do what `_Levels._times` does, with a heap of hubs in place of rounds."""
     e, x = edges.tolist(), ends.tolist()
     place = begin.tolist()
@@ -279,4 +280,5 @@ def _one_by_one(a: int, edges: Index, ends: Index, begin: Ints, high: Ints) -> I
             heapq.heappop(heap)
         else:
             heapq.heapreplace(heap, (degree, e[at], hub))
-    return np.array(taken, np.int64)
+    places = np.array(taken, np.int64)
+    return places, edges[places]
