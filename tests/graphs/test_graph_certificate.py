@@ -315,6 +315,15 @@ def test_an_edge_that_a_hub_passed_over_is_seen_when_it_leaves_the_level():
     assert (found.reason, found.first_wrong, found.better_edge_id) == ("tie rule", 0, 0)
 
 
+def test_a_larger_far_degree_is_seen_when_its_edge_leaves_the_level():
+    """Vertex 0 joins two stars; it loses its edge to the smaller one first, and nothing else is of level 2."""
+    graph = nx.Graph([(0, 1), (0, 2), (1, 3), (1, 4), (1, 5), (2, 6), (2, 7)])
+    certificate = wis_certificate(graph, wis_order(graph, num_edges=1))
+    assert (certificate.edge_ids.tolist(), certificate.keys.tolist()) == ([0], [[2, 4]])
+    found = verify_wis_certificate(graph, replace(certificate, edge_ids=np.array([1]), keys=np.array([[2, 3]])))
+    assert (found.reason, found.first_wrong, found.better_edge_id) == ("better edge", 0, 0)
+
+
 @pytest.mark.parametrize("depth", [3, 4, 5])
 def test_right_orders_of_long_graphs_hold_though_only_near_keys_are_counted_again(depth):
     for seed in range(3):

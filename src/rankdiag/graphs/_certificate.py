@@ -314,20 +314,20 @@ def verify_wis_certificate(graph: Any, certificate: WISCertificate, *, num_nodes
     *Depth 2, undirected, batches of one* (derived here; arXiv 2211.16494, Algorithm 2, says what the order is). The
     key of an edge is (a, b), the smaller and the larger degree of its ends, and the edge with the largest key, then
     the best id, goes. Keys never rise, and no edge enters a class of equal keys while it is the top one. So a right
-    order gets strictly worse, in keys and then ids, from removal to removal; this is checked first. Then an edge that
-    stays has to be compared with one removal only for each value of its key: the last one before the key changes,
-    because that is the worst. All removals with a smaller degree of a are level a. Four checks, each at one moment,
-    cover all edges and all moments:
+    order gets strictly worse, in keys and then ids, from removal to removal; this and the claimed keys are checked
+    first. Then an edge that stays has to be compared with one removal only for each value of its key: the last one
+    before the key changes, because that is the worst. Call the smaller degree of an edge its level:
 
-    1. Each removed edge has the key that is claimed for it.
-    2. When level a begins, no edge with a smaller degree above a is left (a count for each smaller degree).
-    3. A removal lowers a vertex of degree a: its other edges leave the level, and each must be worse than this removal.
-    4. A removal lowers a vertex y of degree above a, a hub. Its edges of the level all have the key of this removal, so
-       only ids count. The hub remembers the worst id that it lost in this level, and every edge of the level that
-       later is removed, leaves, or is left at the end, must be worse than that.
+    1. An edge leaves level a at the first removal that lowers an end of degree a. Levels of removals only fall, so if
+       this one is of level a, no removal before was of a lower level; and the edge must be worse than it.
+    2. Inside its level the key of an edge also changes when its other end, of a degree above a, loses an edge. Such a
+       hub loses edges of its top key, and all its edges of level a have this key, so only ids count: ids go up from
+       one loss of a hub to the next inside a level, and an edge that leaves the level, is removed, or is left at the
+       end, must have a worse id than the last loss of a hub of this level at its ends.
+    3. Edges that are left are compared with the last removal.
 
-    After the last removal the edges that are left are compared with it. Checks 3 cost a each, all together the sum of
-    the smaller degrees of the removed edges, O(arboricity * M); the rest is O(M). A prefix of a right order is right,
+    So each edge is looked at once for each level that it passes through, at most the smaller degree of its ends: all
+    together O(arboricity * M) looks, each with one binary search, in whole arrays. A prefix of a right order is right,
     so the first wrong removal is found by bisection over prefixes, log2(k) more checks.
 
     *Larger batches at depth 2* sort all keys for each batch, O(M log M) each. *Other depths and directed graphs* keep a

@@ -17,18 +17,51 @@ Ints = NDArray[np.int64]
 Key = tuple[int, ...]
 
 
+class _Losses:
+    """When each vertex loses its edges, and the degrees that follow from it."""
+
+    def __init__(self, edges: Ints, n: int, removed: Ints) -> None:
+        ends = edges[removed].ravel()
+        order = np.argsort(ends, kind="stable")
+        self.degree = np.bincount(edges.ravel(), minlength=n)
+        self.count = np.bincount(ends, minlength=n)
+        self.start = np.cumsum(self.count) - self.count
+        self.steps = order // 2  # of all losses, vertex by vertex
+        self.span = len(removed) + 1
+        self.places = ends[order] * self.span + self.steps
+        before = np.empty(len(ends), np.int64)
+        before[order] = self.degree[ends[order]] - (np.arange(len(ends)) - self.start[ends[order]])
+        pairs = before.reshape(-1, 2)
+        self.low, self.high = pairs.min(axis=1), pairs.max(axis=1)
+
+    def falls_below(self, vertex: Ints, degree: Ints) -> Ints:
+        """Step at which a vertex of at least this degree falls below it; the number of steps if it never does."""
+        slot = self.degree[vertex] - degree
+        happens = slot < self.count[vertex]
+        found = np.full(len(vertex), self.span - 1)
+        found[happens] = self.steps[self.start[vertex[happens]] + slot[happens]]
+        return found
+
+    def lost_before(self, vertex: Ints, step: Ints) -> Ints:
+        """How many edges a vertex has lost before a step."""
+        return np.searchsorted(self.places, vertex * self.span + step) - self.start[vertex]
+
+    def passed_over(self, vertex: Ints, lost: Ints, level: Ints, own: Ints, number: Ints) -> NDArray[np.bool_]:
+        """Whether the last of `lost` losses of a vertex was in this level, of an edge with a worse number."""
+        found = np.zeros(len(vertex), bool)
+        some = np.flatnonzero(lost > 0)
+        last = self.steps[self.start[vertex[some]] + lost[some] - 1]
+        found[some] = (self.low[last] == level[some]) & (number[last] > own[some])
+        return found
+
+
 def degree_keys(edges: Ints, n: int, removed: Ints, batch: int) -> Ints:
     """Return (min degree, max degree) of every removed edge at the start of its batch, shape (k, 2)."""
+    if batch == 1:
+        losses = _Losses(edges, n, removed)
+        return np.stack((losses.low, losses.high), axis=1)
     degree = np.bincount(edges.ravel(), minlength=n)
     found = np.empty((len(removed), 2), np.int64)
-    if batch == 1:
-        left = degree.tolist()
-        for i, (u, v) in enumerate(edges[removed].tolist()):
-            a, b = left[u], left[v]
-            found[i] = (a, b) if a < b else (b, a)
-            left[u] -= 1
-            left[v] -= 1
-        return found
     for start in range(0, len(removed), batch):
         ends = edges[removed[start : start + batch]]
         found[start : start + batch] = np.sort(degree[ends], axis=1)
@@ -55,101 +88,62 @@ def degrees_hold(edges: Ints, n: int, removed: Ints, keys: Ints, tie: Ints) -> i
     Returns
     -------
     int or None
-        None if every removal is right. Otherwise the step at which a contradiction came up: some removal up to and
+        None if every removal is right. Otherwise a step at which a contradiction came up: some removal up to and
         including it is wrong, not necessarily this one.
     """
     count = len(removed)
     if not count:
         return None
-    low, high, number = keys[:, 0], keys[:, 1], tie[removed]
-    falls = (low[1:] < low[:-1]) | (
+    losses = _Losses(edges, n, removed)
+    low, high, number = losses.low, losses.high, tie[removed]
+    good = (keys[:, 0] == low) & (keys[:, 1] == high)
+    good[1:] &= (low[1:] < low[:-1]) | (
         (low[1:] == low[:-1]) & ((high[1:] < high[:-1]) | ((high[1:] == high[:-1]) & (number[1:] > number[:-1])))
     )
-    stop = count if falls.all() else int((~falls).argmax()) + 1  # in a right order removals only get worse
-    state = _Levels(edges, n, tie)
-    for step, (edge, claimed) in enumerate(zip(removed[:stop].tolist(), keys[:stop].tolist(), strict=True)):
-        if not state.remove(edge, claimed[0], claimed[1]):
-            return step
-    if stop < count:
-        return stop
-    return None if state.rest_holds(int(low[-1]), int(high[-1]), int(number[-1])) else count - 1
+    if not good.all():  # a wrong key, or a removal that is better than the one before it
+        bad = int((~good).argmax())
+        earlier = degrees_hold(edges, n, removed[:bad], keys[:bad], tie)
+        return bad if earlier is None else earlier
+    for side in (0, 1):
+        vertex = edges[removed, side]
+        lost = losses.lost_before(vertex, np.arange(count))
+        wrong = losses.passed_over(vertex, lost, low, number, number)
+        if wrong.any():
+            return int(wrong.argmax())
+    return _others_wait(losses, edges, removed, tie)
 
 
-class _Levels:
-    """The graph while edges go: degrees, living edges at each vertex, and how many have which min degree."""
-
-    def __init__(self, edges: Ints, n: int, tie: Ints) -> None:
-        degree = np.bincount(edges.ravel(), minlength=n)
-        self.ends: list[list[int]] = edges.tolist()
-        self.tie: list[int] = tie.tolist()
-        self.degree: list[int] = degree.tolist()
-        self.alive = bytearray(b"\x01") * len(self.ends)
-        order = np.argsort(edges.ravel(), kind="stable") // 2
-        cuts = np.cumsum(degree).tolist()
-        listed = order.tolist()
-        self.at = [listed[start:stop] for start, stop in zip([0, *cuts], cuts, strict=False)]
-        smaller = degree[edges].min(axis=1) if len(edges) else np.zeros(0, np.int64)
-        self.with_min: list[int] = np.bincount(smaller, minlength=1).tolist()
-        self.level = len(self.with_min) - 1
-        self.last = [-1] * n  # largest tie number that left the hub in this level
-        self.seen = [-1] * n  # the level that `last` belongs to
-
-    def remove(self, edge: int, low: int, high: int) -> bool:
-        """Take one edge away; False if that contradicts a greedy order."""
-        degree, (u, v) = self.degree, self.ends[edge]
-        if degree[u] > degree[v]:
-            u, v = v, u
-        if (degree[u], degree[v]) != (low, high):
-            return False
-        while self.level > low:
-            if self.with_min[self.level]:
-                return False  # a level ends when no edge is left in it
-            self.level -= 1
-        self.alive[edge] = 0
-        self.with_min[low] -= 1
-        number = self.tie[edge]
-        if self._jumped(u, v, low, number):
-            return False
-        if not self._leaves(u, low, high, number):
-            return False
-        if high == low:
-            if not self._leaves(v, low, high, number):
-                return False
-        else:
-            self.seen[v], self.last[v] = low, number
-            degree[v] -= 1
-        return True
-
-    def _leaves(self, x: int, low: int, high: int, number: int) -> bool:
-        """Lower the degree of a vertex of the current level; its edges leave the level, so they are looked at now."""
-        degree, ends, alive = self.degree, self.ends, self.alive
-        kept = self.at[x] = [edge for edge in self.at[x] if alive[edge]]
-        for edge in kept:
-            y = ends[edge][0] + ends[edge][1] - x
-            far, own = degree[y], self.tie[edge]
-            if far >= low:
-                if far > high or (far == high and own < number) or self._jumped(x, y, low, own):
-                    return False
-                self.with_min[low] -= 1
-                self.with_min[low - 1] += 1
-        degree[x] -= 1
-        return True
-
-    def _jumped(self, x: int, y: int, level: int, own: int) -> bool:
-        """Whether a hub at one end lost, in this level, an edge with the same key and a worse number than `own`."""
-        return (self.seen[x] == level and self.last[x] > own) or (self.seen[y] == level and self.last[y] > own)
-
-    def rest_holds(self, low: int, high: int, number: int) -> bool:
-        """Whether every edge that is still there may stand back behind the last removal, already taken away."""
-        kept = np.flatnonzero(np.frombuffer(self.alive, np.uint8))
-        ends = np.array(self.ends, np.int64).reshape(-1, 2)[kept]
-        degree = np.array(self.degree, np.int64)[ends]
-        own = np.array(self.tie, np.int64)[kept]
-        seen = np.array(self.seen, np.int64)
-        left = np.where(seen == low, np.array(self.last, np.int64), -1)[ends].max(axis=1, initial=-1)
-        far = degree.max(axis=1, initial=0)
-        ahead = (far > high) | ((far == high) & (own < number)) | (left > own)
-        return not bool((ahead & (degree.min(axis=1, initial=low) == low)).any())
+def _others_wait(losses: _Losses, edges: Ints, removed: Ints, tie: Ints) -> int | None:
+    """Check that no edge was better than a removal while it stayed, one level of each edge after the other."""
+    count = len(removed)
+    low, high, number = losses.low, losses.high, tie[removed]
+    gone = np.full(len(edges), count)
+    gone[removed] = np.arange(count)
+    ids = np.arange(len(edges))
+    level = losses.degree[edges].min(axis=1)
+    while len(ids):
+        x, y = edges[ids, 0], edges[ids, 1]
+        first, second = losses.falls_below(x, level), losses.falls_below(y, level)
+        leaves = np.minimum(first, second)
+        x, y = np.where(first <= second, x, y), np.where(first <= second, y, x)
+        here = np.flatnonzero(leaves < gone[ids])
+        at, a, own = leaves[here], level[here], tie[ids[here]]
+        lost = losses.lost_before(y[here], at)
+        far = losses.degree[y[here]] - lost
+        wrong = (low[at] < a) | (far > high[at]) | ((far == high[at]) & (own < number[at]))
+        # If x itself was a hub of this level before, y has degree a, and being worse than this removal is enough.
+        wrong |= losses.passed_over(y[here], lost, a, own, number)
+        if wrong.any():
+            return int(at[wrong].min())
+        ids, level = ids[here], level[here] - 1
+    kept = np.flatnonzero(gone == count)
+    left = (losses.degree - losses.count)[edges[kept]]
+    a, far, own = left.min(axis=1), left.max(axis=1), tie[kept]
+    wrong = (a > low[-1]) | ((a == low[-1]) & ((far > high[-1]) | ((far == high[-1]) & (own < number[-1]))))
+    for side in (0, 1):
+        vertex = edges[kept, side]
+        wrong |= losses.passed_over(vertex, losses.count[vertex], a, own, number)
+    return count - 1 if wrong.any() else None
 
 
 class ClosedWalks:
