@@ -149,6 +149,11 @@ def test_vertices_far_beyond_the_edges():
     assert ids([(5, 10**6), (10**6, 7)], 2 * 10**6) == [0, 1]
 
 
+def test_edges_that_cannot_be_numbered_are_refused_before_any_work():
+    with pytest.raises(ValueError, match="`graph` must have fewer than 2\\^31 edges; got 2147483648"):
+        level_order(np.broadcast_to(np.array([[0, 1]]), (2**31, 2)), 2, 1, False)
+
+
 # --- worked orders ---------------------------------------------------------------------------------------------------
 
 

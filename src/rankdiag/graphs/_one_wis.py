@@ -28,6 +28,7 @@ __all__ = ["level_order"]
 Ints = NDArray[np.int64]
 Short = NDArray[np.int64]  # stored for the whole run, and in fact of int32 where ids fit
 
+_MOST_EDGES = 2**31  # beyond, an edge id and a vertex do not fit into 63 bits
 _ROUNDS = 32  # rounds of guesses before the heap takes over; each costs one pass over the edges of the level
 _MANY = 200  # edges from which passes over arrays pay beside a loop
 _FEW = 40  # edges that the heap deals with sooner than arrays do
@@ -52,6 +53,11 @@ def level_order(edges: Ints, n: int, count: int, last: bool) -> Ints:
     ndarray of int64, shape (count,)
         Edge ids in the order of removal.
 
+    Raises
+    ------
+    ValueError
+        If there are 2^31 edges or more.
+
     Notes
     -----
     O(sum over removals of the smaller degree + M log M) time, which is O(arboricity M + M log M); O(M) memory.
@@ -60,6 +66,8 @@ def level_order(edges: Ints, n: int, count: int, last: bool) -> Ints:
     ----------
     Razin, Verbin, Cohen, arXiv 2211.16494, section 5, Algorithm 2. The levels are derived here.
     """
+    if len(edges) >= _MOST_EDGES:
+        raise ValueError(f"`graph` must have fewer than 2^31 edges; got {len(edges)}")
     if not count:
         return np.zeros(0, np.int64)
     ids = _Levels(edges[::-1] if last else edges, n, count).run().astype(np.int64)
@@ -173,7 +181,7 @@ class _Levels:
         return down
 
     def _times(self, a: int, members: Ints, e: Ints, x: Ints, begin: Ints, high: Ints) -> tuple[Ints, Ints]:
-        """Return the places of taken edges, which stand hub by hub and by id in each, and their ids in order of time."""
+        """Return the places of taken edges, which stand hub by hub and by id in each, and their ids by time."""
         size = np.empty(len(begin), np.int64)
         np.subtract(begin[1:], begin[:-1], out=size[:-1])
         size[-1] = len(e) - begin[-1]
