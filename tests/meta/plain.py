@@ -18,6 +18,7 @@ import numpy as np
 import torch
 
 import rankdiag as rd
+from meta import plain_graphs
 from meta.surface import Entry, classes, functions, methods
 from rankdiag._validate import real
 from rankdiag.testing._fuzz import plain_result
@@ -343,6 +344,12 @@ ARGUMENTS: dict[str, Callable[[], Mapping[str, Any]]] = {
     "rankdiag.monitors.RewardLandscapeCallback": lambda: {"monitor": rd.monitors.RewardLandscapeMonitor()},
     "rankdiag.monitors.wrap_reward_fn": lambda: {"fn": lengths, "monitor": rd.monitors.RewardLandscapeMonitor()},
     "rankdiag.monitors.DisplacementCallback": lambda: {"probe": rd.language_models.encode_preferences([PAIR])},
+    "rankdiag.adapters.WalkIndexSparsify": lambda: {"keep_ratio": 0.5},
+    "rankdiag.adapters.read_graph": lambda: {"path": written("graph.txt", "0 1\n1 2\n")},
+    "rankdiag.adapters.write_graph": lambda: {
+        "graph": rd.adapters.read_graph(written("graph.txt", "0 1\n1 2\n")),
+        "path": "out.txt",
+    },
     "rankdiag.adapters.from_rewardbench": lambda: {
         "path": written("scores.jsonl", '{"scores_chosen": 1.0, "scores_rejected": 0.0, "results": 1, "subset": "a"}\n')
     },
@@ -513,12 +520,15 @@ METHOD_ARGUMENTS: dict[str, Callable[[Any], Mapping[str, Any]]] = {
     "RewardStdMetric.merge_state": lambda own: {"incoming_state": metric()},
     "RewardStdMetric.update": lambda own: {"rewards": [0.0, 1.0], "prompts": ["a", "a"]},
     "Table.column": lambda own: {"name": own.columns[0].name},
+    "WalkIndexSparsify.forward": lambda own: {"data": pyg_path()},
     "WeightComparison.cell": lambda own: {"name": own.rows[0].name, "column": own.rows[0].column},
     "WeightComparison.of": lambda own: {"column": own.rows[0].column},
     "WeightDeltaReport.row": lambda own: {"name": own.rows[0].name},
     "WeightReport.compare": lambda own: {"other": report()},
     "WeightReport.row": lambda own: {"name": own.rows[0].name},
 }
+ARGUMENTS |= plain_graphs.ARGUMENTS
+METHOD_ARGUMENTS |= plain_graphs.METHOD_ARGUMENTS
 # Objects to call methods on, by method or class, where no plain call returns a fit one.
 OBJECTS: dict[str, Callable[[], Any]] = {
     "GramAccumulator": lambda: filled("GramAccumulator"),
@@ -534,11 +544,18 @@ OBJECTS: dict[str, Callable[[], Any]] = {
     "Result.document": lambda: report().compare(report()),
     "Result.plot": lambda: spectrum(),
     "WeightComparison": lambda: report().compare(report()),
+    **plain_graphs.OBJECTS,
 }
 
 
 def lengths(prompts: Any, completions: Any) -> list[float]:
     return [float(len(text)) for text in completions]
+
+
+def pyg_path() -> Any:
+    from torch_geometric.data import Data
+
+    return Data(edge_index=torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]]), num_nodes=3)
 
 
 def metric() -> Any:

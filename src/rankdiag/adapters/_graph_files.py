@@ -167,7 +167,7 @@ def read_graph(
             columns, source, note = reader(content, place.name, count)
         graph = _as_edges(columns, two_way, both)
     except ValueError as error:
-        raise _named(error, place.name) from None
+        raise ValueError(_named(str(error), place.name)) from None
     pairs = np.stack((columns.source, columns.target))
     return GraphFile(name=place.name, format=kind, edges=graph, columns=pairs, note=note, source=source)
 
@@ -227,12 +227,7 @@ def write_graph(graph: GraphFile, path: str | os.PathLike[str], *, keep: NDArray
         raise ValueError(f"`path` must end as a file of format {graph.format} does; got {place.name!r}")
     stays = np.ones(graph.columns.shape[1], bool)
     if keep is not None:
-        mask = np.asarray(keep)
-        if mask.dtype != bool or mask.shape != (graph.edges.num_edges,):
-            raise ValueError(
-                f"`keep` must be a boolean array of shape ({graph.edges.num_edges},), one entry for each edge; got "
-                f"{describe(mask)} of dtype {mask.dtype}"
-            )
+        mask = _mask(keep, graph.edges.num_edges)
         ids = graph.edges.column_edge[: len(stays)]  # what symmetrising added stands behind
         stays[ids >= 0] = mask[ids[ids >= 0]]
     writer = {"edges": _write_lines, "npz": _write_npz, "graphml": _write_graphml, "mtx": _write_mtx}[graph.format]
@@ -301,13 +296,23 @@ def _bytes(path: Path) -> bytes:
         raise ValueError(f"{path.name}: is a damaged gzip file ({error})") from None
 
 
-def _named(error: ValueError, name: str) -> ValueError:
-    """Put the name of the file into an error that the normaliser of graphs raised."""
-    text = str(error)
+def _named(text: str, name: str) -> str:
+    """Put the name of the file before what the normaliser of graphs says."""
     if text.startswith(name):
-        return error
+        return text
     remedy = "symmetrise the graph first or pass directed=True"
-    return ValueError(f"{name}: {text.replace(remedy, 'read it with symmetrise=True or directed=True')}")
+    return f"{name}: {text.replace(remedy, 'read it with symmetrise=True or directed=True')}"
+
+
+def _mask(keep: Any, count: int) -> NDArray[np.bool_]:
+    rule = f"`keep` must be a boolean array of shape ({count},), one entry for each edge"
+    try:
+        mask = np.asarray(keep)
+    except Exception as error:  # tensors with gradients, and whatever foreign objects raise
+        raise TypeError(f"{rule}; got {describe(keep)}") from error
+    if mask.dtype != bool or mask.shape != (count,):
+        raise ValueError(f"{rule}; got {describe(mask)} of dtype {mask.dtype}")
+    return mask
 
 
 def _as_edges(columns: GraphColumns, two_way: bool, both: bool) -> EdgeList:

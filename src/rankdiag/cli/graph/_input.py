@@ -57,13 +57,13 @@ def add_subset(group: Any, *, required: bool = False, text: str = "one side of t
     )
 
 
-def add_groups(group: Any) -> None:
-    """Add the option that puts every vertex in a group."""
+def add_groups(group: Any, *, text: str) -> None:
+    """Add the option that puts every vertex in a group; `text` says what for."""
     group.add_argument(
         "--group-by",
         metavar="NAME",
         help="attribute of vertices (.graphml), array (.npz), or @FILE with a group for each vertex in order, or with "
-        "lines of a vertex and its group; each group is compared with the rest",
+        f"lines of a vertex and its group: {text}",
     )
 
 

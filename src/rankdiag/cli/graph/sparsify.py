@@ -26,7 +26,8 @@ def add_arguments(commands: Any) -> None:
         help="remove edges, those first that cost the vertices least",
         description=(
             "Remove edges by walk index sparsification, and show what is left of the graph level by level. Without "
-            "--keep-ratio and --num-remove all levels are shown and nothing is written."
+            "--keep-ratio and --num-remove all levels are shown and nothing is written. A rule of --fail-on looks at "
+            "every level that is shown."
         ),
         allow_abbrev=False,
     )
@@ -53,7 +54,7 @@ def add_arguments(commands: Any) -> None:
     curves.add_argument("--seed", type=int, default=0, metavar="N", help="of those orders (default 0)")
     sides = curves.add_mutually_exclusive_group()
     add_subset(sides, text="a set of vertices whose walk index is followed too")
-    add_groups(sides)
+    add_groups(sides, text="the walk index of each group is followed")
     add_output_arguments(parser, "isolated > 0")
     parser.set_defaults(run=_run)
 

@@ -39,7 +39,7 @@ def add_arguments(commands: Any) -> None:
     group = parser.add_argument_group("partition")
     sides = group.add_mutually_exclusive_group()
     add_subset(sides)
-    add_groups(sides)
+    add_groups(sides, text="each group is compared with the rest")
     group.add_argument(
         "--depth", type=int, required=True, metavar="L", help="layers of the network; walks have length L - 1"
     )
