@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oracles.graphs_bounds import Case, admissible_weights, boundary, draw, multiplicities
+from oracles.graphs_bounds import Case, admissible_weights, boundary, draw, multiplicities, undirected
 from rankdiag.graphs import _admissible
 from rankdiag.graphs._admissible import Admissible, heaviest_admissible
 from rankdiag.graphs._multisets import log_multisets, times_log
@@ -42,6 +42,15 @@ def test_growth_finds_admissible_sets_and_loses_little(monkeypatch: pytest.Monke
     assert np.mean(shares) > 0.9
 
 
+def test_growth_sees_two_senders_of_the_other_side(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Vertex 6 hears from 3 and 4, which are taken first; so 2, which it hears too, may no longer join."""
+    monkeypatch.setattr(_admissible, "EXACT_LIMIT", 0)
+    case = Case(undirected(7, [(0, 3), (1, 4), (2, 5), (6, 3), (6, 4), (6, 2)]), [0, 1, 2], 1, 2, 2)
+    found = search(case)
+    assert found.vertices.tolist() == [0, 1, 3, 4]
+    assert admissible_weights(case)[frozenset(found.vertices.tolist())] == found.weight == 4
+
+
 def test_growth_on_a_graph_too_large_to_try_all() -> None:
     """The condition itself, on the set that comes out of 40 vertices; many parts are searched one by one."""
     import networkx as nx
@@ -57,6 +66,22 @@ def test_growth_on_a_graph_too_large_to_try_all() -> None:
     assert parts.exact
     assert parts.admissible_set.tolist() == list(range(60))
     assert parts.admissible_walks == 120
+
+
+@pytest.mark.parametrize("leaves", [4, 20])
+@pytest.mark.parametrize("centre_inside", [True, False])
+def test_a_star_has_one_edge_at_a_time(leaves: int, centre_inside: bool) -> None:
+    """The centre may hear from one leaf alone; with 20 leaves the search grows sets."""
+    import networkx as nx
+
+    from rankdiag.graphs import separation_rank_bounds
+
+    graph = nx.star_graph(leaves)
+    found = separation_rank_bounds(graph, [0] if centre_inside else range(1, leaves + 1), 2, 3, 3)
+    assert found.exact == (leaves == 4)
+    assert found.admissible_set.tolist() == [0, 1]
+    assert found.admissible_walks == leaves + 1 + 2
+    assert found.lower_multiset == math.comb(leaves + 5, 2)
 
 
 def test_many_parts_are_left_to_growth(monkeypatch: pytest.MonkeyPatch) -> None:

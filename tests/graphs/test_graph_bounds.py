@@ -28,6 +28,7 @@ from oracles.graphs_bounds import (
 from rankdiag import result_from_dict, result_from_json
 from rankdiag.graphs import as_edge_list
 from rankdiag.graphs._bounds import SeparationRankBounds, separation_rank_bounds
+from rankdiag.graphs._mincut import Ties, minimum_cut
 
 SLACK = 1e-9
 P2, P3, P4 = (undirected(n, [(i, i + 1) for i in range(n - 1)]) for n in (2, 3, 4))
@@ -190,6 +191,23 @@ def test_twins_must_hear_by_the_same_types() -> None:
     assert found[1].log_upper_twins == found[1].log_upper_mincut == pytest.approx(math.log(81))
 
 
+def test_twins_that_are_heard_by_two_types_are_two_products() -> None:
+    """Vertices 0 and 1 hear and are heard alike, but through one matrix among themselves and another at vertex 2."""
+    case = Case(undirected(3, [(0, 1), (0, 2), (1, 2)], [0, 1, 1]), [0, 1], 2, 4, 2, target=2)
+    assert generic_rank(case, np.random.default_rng(0)) == 6  # one product for both would allow 4
+    assert math.exp(bounds_of(case).log_upper_twins) == pytest.approx(6)
+
+
+def test_products_of_twins_stay_on_their_side() -> None:
+    """Vertices 1 and 3 are twins on two sides: one product for both would allow 65."""
+    arcs = [(0, 2), (2, 0), (1, 0), (1, 2), (1, 3), (3, 0), (3, 1), (3, 2)]
+    kinds = np.where(np.eye(4, dtype=bool), 0, -1)
+    kinds[tuple(np.array(arcs).T)] = 0
+    case = Case(kinds, [0, 3], 2, 4, 2, directed=True)
+    assert generic_rank(case, np.random.default_rng(0)) == 45
+    assert math.exp(bounds_of(case).log_upper_twins) == pytest.approx(45)
+
+
 def dense(rng: np.random.Generator, most: int) -> Case:
     """A blow-up of a small random graph: vertices become cliques of twins; some edges get another type."""
     case = draw(rng, most=3)
@@ -261,6 +279,18 @@ def test_minimum_cut_equals_that_of_another_solver_on_many_graphs() -> None:
     for _ in range(60):
         case = larger(rng, int(rng.integers(8, 40)), int(rng.integers(1, 6)))
         assert bounds_of(case).log_upper_mincut == pytest.approx(cut_by_networkx(case), rel=1e-10, abs=1e-10)
+
+
+def test_what_is_far_below_the_largest_price_is_decided_too() -> None:
+    """Two separate parts: a price of 10^6 leaves no 32-bit digit for the choice between 1.0 and 1.00001 of 10^-4."""
+    price = np.array([9e5, 1.00001e-4])
+    ties = Ties(4, np.array([0, 0, 1, 1]), np.arange(4), price, np.arange(4), np.array([True, False, True, False]),
+                np.array([1e6, 1e6, 1.0e-4, 2.0e-4]))  # fmt: skip
+    found = minimum_cut(ties, np.array([True, False, True, False]))
+    assert found.broken.tolist() == [True, False]
+    assert found.leaf_broken.tolist() == [False, False, True, False]
+    assert found.cost == 9e5 + 1e-4
+    assert found.gap <= 1e-9
 
 
 # --- the bottleneck -----------------------------------------------------------------------------------------
