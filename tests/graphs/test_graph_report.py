@@ -264,6 +264,7 @@ def test_growth_is_plotted_and_drawn_with_matplotlib():
         ({"target": 9}, ValueError, "`target`"),
         ({"num_nodes": 2}, ValueError, "`num_nodes`"),
         ({"graph": [[0, 1], [1, 2]]}, ValueError, "`directed`"),
+        ({"num_nodes": 2**31}, ValueError, "`graph` of shape"),
         ({"directed": "yes"}, TypeError, "`directed`"),
     ],
 )

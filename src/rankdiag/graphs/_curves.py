@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -11,7 +12,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rankdiag._array import is_torch
+from rankdiag._array import as_float64, is_torch, refuse_size
 from rankdiag._document import Column, Document
 from rankdiag._meta import Meta
 from rankdiag._result import Table
@@ -29,6 +30,9 @@ Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
 _RATIOS = tuple(step / 20 for step in range(21))
+_ARRAYS = 16  # numbers for each vertex that are held at once
+_MOST_RATIOS = 1000
+_MOST_SUBSETS = 1000
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -224,10 +228,11 @@ def removal_curves(
         `spectral_order` return them. An order may be short; what it does not reach is left out and named.
     depth : int
         Number L of layers of the GNN, 1 to 10,000.
-    ratios : sequence of float
-        Shares of the edges to remove, 0 to 1; every 5 % by default. Counts are rounded as `wis_sparsify` does.
+    ratios : array-like of float, shape (R,)
+        Shares of the edges to remove, 0 to 1; at most 1000, every 5 % by default. Counts are rounded as `wis_sparsify`
+        does.
     subsets : mapping of str to subset, ndarray of bool (P, n), or iterable of subsets, optional
-        Sides of partitions whose walk index is followed too, as `walk_index` takes them.
+        Sides of partitions whose walk index is followed too, as `walk_index` takes them; at most 1000.
     draw_ratio : float
         Share of removed edges at which a graph of at most 60 vertices is drawn.
     directed : bool
@@ -246,7 +251,7 @@ def removal_curves(
         If an argument has the wrong type.
     ValueError
         If the graph is refused (see `as_edge_list`), an order names an edge twice or one that is not there or belongs
-        to another graph, a ratio is outside of 0 to 1, or there is no order or no ratio.
+        to another graph, a ratio is outside of 0 to 1, there is no order or no ratio, or more of them than the limit.
 
     Warns
     -----
@@ -274,6 +279,7 @@ def removal_curves(
     """
     layers = as_depth(depth)
     listed = normalise(graph, directed=directed, num_nodes=num_nodes)
+    refuse_size(_ARRAYS * listed.num_nodes, "graph", (_ARRAYS, listed.num_nodes))
     ids = _read_orders(orders, listed)
     shares = _read_ratios(ratios)
     at = real(draw_ratio, "draw_ratio", low=0.0, high=1.0)
@@ -389,7 +395,7 @@ def _read_orders(orders: Any, listed: EdgeList) -> dict[str, Ints]:
     for name, order in orders.items():
         if not isinstance(name, str):
             raise TypeError(f"`orders` must have strings as names; got {describe(name)}")
-        found[name] = _read_order(order, f"orders[{name!r}]", listed)
+        found[name] = _read_order(order, f"`orders` at {name[:60]!r}", listed)
     return found
 
 
@@ -398,41 +404,42 @@ def _read_order(order: Any, name: str, listed: EdgeList) -> Ints:
     if isinstance(order, WISOrder):
         same = order.num_edges == total and (listed.edges[order.edge_ids] == order.edges).all()
         if not same or order.num_nodes != listed.num_nodes:
-            raise ValueError(f"`{name}` was made from another graph: its edges are not those of `graph`")
+            raise ValueError(f"{name} was made from another graph: its edges are not those of `graph`")
         return order.edge_ids
-    if is_torch(order):
-        order = order.detach().cpu().numpy()
+    wanted = f"{name} must be a WISOrder or a sequence of integer edge ids (k,)"
     if isinstance(order, (str, bytes, Mapping)) or not isinstance(order, Iterable):
-        raise TypeError(f"`{name}` must be a WISOrder or a sequence of edge ids; got {describe(order)}")
+        raise TypeError(f"{wanted}; got {describe(order)}")
     try:
-        ids = np.asarray(order if isinstance(order, np.ndarray) else list(order))
-    except ValueError:
-        raise TypeError(f"`{name}` must be a WISOrder or a sequence of edge ids; got rows of several lengths") from None
-    except TypeError:  # an array without axes
-        raise TypeError(f"`{name}` must be a WISOrder or a sequence of edge ids; got {describe(order)}") from None
+        given: Any = order
+        ids: Any = given.detach().cpu().numpy() if is_torch(given) else given
+        if not isinstance(ids, np.ndarray):
+            ids = np.asarray(list(itertools.islice(ids, total + 1)))
+    except Exception as error:  # no axes, rows of several lengths, no data: foreign objects raise what they like
+        raise TypeError(f"{wanted}; got {describe(order)}") from error
     if not ids.size and ids.ndim == 1:
         return np.zeros(0, np.int64)
     if ids.dtype.kind not in "iu" or ids.ndim != 1:
-        raise TypeError(f"`{name}` must hold integer edge ids (k,); got dtype {ids.dtype} and shape {ids.shape}")
+        raise TypeError(f"{wanted}; got dtype {ids.dtype} and shape {ids.shape}")
+    if len(ids) > total:
+        raise ValueError(f"{name} must hold each of {total} edge ids at most once; got more")
     low, high = int(ids.min()), int(ids.max())
     if low < 0 or high >= total:
-        raise ValueError(f"`{name}` must hold edge ids from 0 to {total - 1}; got {low if low < 0 else high}")
+        raise ValueError(f"{name} must hold edge ids from 0 to {total - 1}; got {low if low < 0 else high}")
     ids = ids.astype(np.int64)
-    if len(np.unique(ids)) < len(ids):
-        raise ValueError(f"`{name}` must hold each edge id once; {len(ids) - len(np.unique(ids))} are repeated")
+    repeated = len(ids) - len(np.unique(ids))
+    if repeated:
+        raise ValueError(f"{name} must hold each edge id once; {repeated} are repeated")
     return ids
 
 
 def _read_ratios(ratios: Any) -> list[float]:
-    if isinstance(ratios, (str, bytes, Mapping)) or not isinstance(ratios, Iterable):
-        raise TypeError(f"`ratios` must be a sequence of shares from 0 to 1; got {describe(ratios)}")
-    try:
-        shares = sorted({real(ratio, "ratios", low=0.0, high=1.0) for ratio in ratios})
-    except TypeError as error:
-        raise TypeError(f"`ratios` must be a sequence of shares from 0 to 1: {error}") from None
-    if not shares:
-        raise ValueError("`ratios` must hold at least one share; got none")
-    return shares
+    shares = as_float64(ratios, "ratios", ndim=1, expected="shares from 0 to 1 (R,)")
+    if len(shares) > _MOST_RATIOS:
+        raise ValueError(f"`ratios` must hold at most {_MOST_RATIOS} shares; got {len(shares)}")
+    wrong = (shares < 0) | (shares > 1)
+    if wrong.any():
+        raise ValueError(f"`ratios` must be shares from 0 to 1; got {shares[wrong.argmax()]}")
+    return sorted(set(shares.tolist()))
 
 
 def _read_subsets(subsets: Any, listed: EdgeList) -> tuple[list[str], Mask]:
@@ -444,10 +451,16 @@ def _read_subsets(subsets: Any, listed: EdgeList) -> tuple[list[str], Mask]:
         raise TypeError(f"`subsets` must be a mapping or a collection of subsets; got {describe(subsets)}")
     else:
         try:
-            pairs = [(f"subset {place}", entry) for place, entry in enumerate(subsets)]
-        except TypeError:  # an array without axes
-            raise TypeError(f"`subsets` must be a collection of subsets; got {describe(subsets)}") from None
+            few = list(itertools.islice(subsets, _MOST_SUBSETS + 1))
+        except Exception as error:  # no axes, no data: foreign objects raise what they like
+            raise TypeError(f"`subsets` must be a collection of subsets; got {describe(subsets)}") from error
+        pairs = [(f"subset {place}", entry) for place, entry in enumerate(few)]
+    if len(pairs) > _MOST_SUBSETS:
+        raise ValueError(f"`subsets` must hold at most {_MOST_SUBSETS} subsets; got more. Use partition_scan")
     masks = np.zeros((len(pairs), listed.num_nodes), bool)
     for place, (name, entry) in enumerate(pairs):
-        masks[place] = as_subset(entry, listed, f"subsets[{name!r}]")
+        try:
+            masks[place] = as_subset(entry, listed, "subsets")
+        except (TypeError, ValueError) as error:
+            raise type(error)(f"{error} (at {name[:60]!r})") from error
     return [name for name, _ in pairs], masks

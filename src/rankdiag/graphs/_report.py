@@ -10,6 +10,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from rankdiag._array import refuse_size
 from rankdiag._document import Document
 from rankdiag._meta import Meta
 from rankdiag._result import Result
@@ -28,6 +29,7 @@ _STARTS = 20  # vertices of the boundary that are listed
 _SHALLOW = 8  # depths up to which every one is listed
 _BEYOND = 2  # depths listed beyond the one asked for
 _FITS = 2**63 - 1
+_ARRAYS = 16  # numbers for each vertex that are held at once
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -266,6 +268,7 @@ def walk_index_report(
     if (d_in is None) != (d_hidden is None):
         raise TypeError("`d_in` and `d_hidden` must be given together, or neither")
     listed = normalise(graph, directed=directed, num_nodes=num_nodes)
+    refuse_size(_ARRAYS * listed.num_nodes, "graph", (_ARRAYS, listed.num_nodes))
     inside = as_subset(subset, listed)
     goal = None if target is None else as_vertex(target, listed)
     bounds = None
