@@ -425,11 +425,11 @@ def _read_order(order: Any, name: str, listed: EdgeList) -> Ints:
     low, high = int(ids.min()), int(ids.max())
     if low < 0 or high >= total:
         raise ValueError(f"{name} must hold edge ids from 0 to {total - 1}; got {low if low < 0 else high}")
-    ids = ids.astype(np.int64)
-    repeated = len(ids) - len(np.unique(ids))
+    found: Ints = ids.astype(np.int64)
+    repeated = len(found) - len(np.unique(found))
     if repeated:
         raise ValueError(f"{name} must hold each edge id once; {repeated} are repeated")
-    return ids
+    return found
 
 
 def _read_ratios(ratios: Any) -> list[float]:
