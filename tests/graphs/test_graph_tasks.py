@@ -5,6 +5,7 @@ from __future__ import annotations
 import networkx as nx
 import numpy as np
 import pytest
+import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -133,3 +134,14 @@ def test_wrong_types():
         same_class_graph(4.0)
     with pytest.raises(ValueError, match="`patches`"):
         same_class_graph(10**6)
+    with pytest.raises(ValueError, match="`patches`"):
+        same_class_layout(2**60, "low")
+    with pytest.raises(TypeError, match="`labels`"):
+        make_same_class_task(IMAGES, torch.zeros(10, dtype=torch.int64, device="meta"), 4, patches=4, layout="low")
+
+
+def test_tensors_are_taken():
+    x, y = make_same_class_task(torch.tensor(IMAGES), torch.tensor(LABELS), 20, patches=4, layout="high", rng=7)
+    expected = make_same_class_task(IMAGES, LABELS, 20, patches=4, layout="high", rng=7)
+    np.testing.assert_array_equal(x, expected[0])
+    np.testing.assert_array_equal(y, expected[1])

@@ -63,6 +63,7 @@ def same_class_layout(patches: int, layout: Layout) -> NDArray[np.int64]:
     ['a0', 'b0', 'a1', 'b1', 'b2', 'a2', 'b3', 'a3']
     """
     count = _even(patches)
+    refuse_size(12 * count, "patches", (2 * count, 2))  # the layout and what it is made from
     place = np.arange(2 * count)
     if choice(layout, "layout", ("low", "high")) == "low":
         return np.stack((place // count, place % count), axis=1)
@@ -185,13 +186,11 @@ def make_same_class_task(
 
 
 def _classes(labels: Any, number: int) -> NDArray[np.int64]:
-    if is_torch(labels):
-        labels = labels.detach().cpu().numpy()
     try:
-        array = np.asarray(labels)
+        array = np.asarray(labels.detach().cpu().numpy() if is_torch(labels) else labels)
     except ValueError:
         raise ValueError("`labels` must hold one class for each image (N,); got rows of different lengths") from None
-    except Exception as error:  # __array__ of a foreign type may raise anything
+    except Exception as error:  # __array__ of a foreign type, or a tensor without plain data, may raise anything
         raise TypeError(f"`labels` must hold one class for each image (N,); got {describe(labels)}") from error
     if array.dtype.kind not in "biuUS":
         raise TypeError(f"`labels` must hold integers or names; got {describe(labels)} of dtype {array.dtype}")
