@@ -122,8 +122,9 @@ def _blocks(graph: EdgeList) -> list[Ints]:
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components, depth_first_order
 
-    n = graph.num_nodes
-    u, v = graph.edges[:, 0], graph.edges[:, 1]
+    used, ends = np.unique(graph.edges, return_inverse=True)  # isolated vertices cost nothing
+    n = len(used)
+    u, v = ends.reshape(-1, 2).T
     joined = coo_array((np.ones(len(u), np.int8), (u, v)), shape=(n, n))
     _, first = np.unique(connected_components(joined, directed=False)[1], return_index=True)
     root = np.full(len(first), n)
