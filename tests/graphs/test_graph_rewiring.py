@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from oracles.graphs_walks import boundary, columns_of, graphs, matrix_of, power, walk_index_of
 from rankdiag import result_from_json
+from rankdiag.graphs._edges import as_edge_list
 from rankdiag.graphs._rewiring import rewiring_hints
 
 PATH = columns_of([(0, 1), (1, 2), (2, 3)], False)
@@ -90,6 +91,27 @@ def test_the_search_leaves_nothing_better_out(depth, directed):
     assert all(linear[row.u, row.v] >= best[-1] * (1 - 1e-9) for row in few)
     if depth == 3:
         assert few.rows[0].gain == every.rows[0].gain
+
+
+@pytest.mark.parametrize("directed", [False, True])
+@pytest.mark.parametrize("target", [None, 5])
+def test_the_search_stops_only_where_no_pair_can_be_better(directed, target):
+    from rankdiag.graphs._rewiring import _Scores
+    from rankdiag.graphs._walks import boundary_mask
+
+    for seed in range(4):
+        graph = nx.gnm_random_graph(120, 260, seed=seed, directed=directed)
+        listed = as_edge_list(graph, directed=directed)
+        side = np.random.default_rng(seed).random(120) < 0.3
+        scores = _Scores.of(listed, side, boundary_mask(listed, side), 2 + seed, target)
+        pairs = np.array(new_edges(120, list(graph.edges), directed))
+        every = np.sort(scores._at(pairs[:, 0], pairs[:, 1]))[::-1]
+        every = every[every > 0]
+        for pool in (1, 5, 40, 300):
+            found, values = scores.best(pool)
+            np.testing.assert_allclose(values, every[:pool], rtol=1e-12)
+            np.testing.assert_allclose(scores._at(found[:, 0], found[:, 1]), values, rtol=1e-12)
+            assert len({tuple(pair) for pair in found.tolist()}) == len(found)
 
 
 def test_a_depth_whose_counts_leave_float64():
