@@ -53,6 +53,13 @@ class BottleneckRow:
         How often the vertex of this layer occurs in the output as a polynomial: walks from it to the output.
     cost : float
         Nats that it contributes to the bound.
+
+    Examples
+    --------
+    >>> from rankdiag.graphs import BottleneckRow, separation_rank_bounds
+    >>> row = separation_rank_bounds([[0, 1], [1, 0]], [0], 2, 2, 2).bottleneck[0]
+    >>> isinstance(row, BottleneckRow), row.layer, row.vertex, row.multiplicity, round(row.cost, 4)
+    (True, 0, 0, 4, 1.6094)
     """
 
     layer: int
