@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rankdiag.graphs import make_same_class_task, same_class_graph, same_class_layout
+from rankdiag.graphs import walk_index as ours
 
 IMAGES = np.arange(10 * 8, dtype=float).reshape(10, 2, 4)  # every pixel has a value of its own
 LABELS = np.array([0, 1, 2, 0, 1, 2, 0, 1, 2, 3])
@@ -29,6 +30,7 @@ def test_walk_indices_of_the_partition_by_image(layout, values):
     inside = same_class_layout(16, layout)[:, 0] == 0
     found = tuple(walk_index(same_class_graph(16), inside, depth) for depth in (1, 2, 3))
     assert found == values
+    assert tuple(ours(same_class_graph(16), inside, depth) for depth in (1, 2, 3)) == values
 
 
 def test_the_worked_layouts():

@@ -16,6 +16,7 @@ from rankdiag._validate import describe
 from rankdiag.graphs._certificate_checks import (
     batches_by_degree,
     batches_by_walks,
+    compact,
     degree_keys,
     degrees_hold,
     walk_keys,
@@ -249,11 +250,12 @@ def wis_certificate(graph: Any, order: WISOrder) -> WISCertificate:
     if edges.num_edges != order.num_edges or not np.array_equal(edges.edges[ids], order.edges):
         raise ValueError(f"`order` must be about `graph`; it has other edges than this {edges!r}")
     keys: NDArray[np.int64] | tuple[tuple[int, ...], ...]
+    pairs, n = compact(edges.edges, edges.num_nodes)
     if order.depth == 2 and not order.directed:
-        keys = degree_keys(edges.edges, edges.num_nodes, ids, order.batch_size)
+        keys = degree_keys(pairs, n, ids, order.batch_size)
         keys.flags.writeable = False
     else:
-        keys = walk_keys(edges.edges, edges.num_nodes, order.depth, order.directed, ids, order.batch_size)
+        keys = walk_keys(pairs, n, order.depth, order.directed, ids, order.batch_size)
     what = "degrees of the two ends" if isinstance(keys, np.ndarray) else "change of the histogram of walk indices"
     return WISCertificate(
         num_nodes=edges.num_nodes,
@@ -377,7 +379,8 @@ def _same_graph(edges: EdgeList, certificate: WISCertificate) -> bool:
 
 
 def _first_wrong(certificate: WISCertificate, count: int) -> WISVerification | None:
-    edges, n, ids = certificate.edges, certificate.num_nodes, certificate.edge_ids[:count]
+    edges, n = compact(certificate.edges, certificate.num_nodes)
+    ids = certificate.edge_ids[:count].astype(np.int64, copy=False)
     total, keys, batch = len(edges), certificate.keys, certificate.batch_size
     tie = np.arange(total) if certificate.tie_break == "first" else total - 1 - np.arange(total)
     if isinstance(keys, np.ndarray) and batch == 1:

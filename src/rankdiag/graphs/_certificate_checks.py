@@ -11,10 +11,19 @@ from collections.abc import Iterable, Iterator
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["batches_by_degree", "batches_by_walks", "degree_keys", "degrees_hold", "walk_keys"]
+__all__ = ["batches_by_degree", "batches_by_walks", "compact", "degree_keys", "degrees_hold", "walk_keys"]
 
 Ints = NDArray[np.int64]
 Key = tuple[int, ...]
+
+
+def compact(edges: Ints, n: int) -> tuple[Ints, int]:
+    """Leave isolated vertices out of the numbering, if most are; keys are the same."""
+    edges = edges.astype(np.int64, copy=False)
+    if n <= 8 * len(edges) + 1024:
+        return edges, n
+    used, ends = np.unique(edges, return_inverse=True)
+    return ends.reshape(-1, 2), len(used)
 
 
 class _Losses:
