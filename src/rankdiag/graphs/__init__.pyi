@@ -13,7 +13,10 @@ from rankdiag.graphs._certificate import wis_certificate as wis_certificate
 from rankdiag.graphs._change import WalkIndexChange as WalkIndexChange
 from rankdiag.graphs._change import WalkIndexChangeRow as WalkIndexChangeRow
 from rankdiag.graphs._change import walk_index_change as walk_index_change
+from rankdiag.graphs._curves import DrawnRemoval as DrawnRemoval
 from rankdiag.graphs._curves import RemovalCurves as RemovalCurves
+from rankdiag.graphs._curves import RemovalPartitionRow as RemovalPartitionRow
+from rankdiag.graphs._curves import RemovalRow as RemovalRow
 from rankdiag.graphs._curves import removal_curves as removal_curves
 from rankdiag.graphs._edges import EdgeList as EdgeList
 from rankdiag.graphs._edges import as_edge_list as as_edge_list
@@ -24,7 +27,9 @@ from rankdiag.graphs._product_gnn import product_gnn_log_forward as product_gnn_
 from rankdiag.graphs._profile import InteractionProfile as InteractionProfile
 from rankdiag.graphs._profile import InteractionProfileRow as InteractionProfileRow
 from rankdiag.graphs._profile import interaction_profile as interaction_profile
+from rankdiag.graphs._report import DepthRow as DepthRow
 from rankdiag.graphs._report import WalkIndexReport as WalkIndexReport
+from rankdiag.graphs._report import WalkStart as WalkStart
 from rankdiag.graphs._report import walk_index_report as walk_index_report
 from rankdiag.graphs._resistances import effective_resistances as effective_resistances
 from rankdiag.graphs._rewiring import RewiringHints as RewiringHints

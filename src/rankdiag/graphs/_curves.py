@@ -61,6 +61,13 @@ class RemovalRow:
     log_walk_index : float or None
         Smallest logarithm of the walk index over the given subsets, nats; minus infinity where one is cut off. None
         without subsets.
+
+    Examples
+    --------
+    >>> from rankdiag.graphs import removal_curves
+    >>> row = removal_curves([[0, 1, 1, 2], [1, 0, 2, 1]], {"by id": [0, 1]}, 2, ratios=[0.5]).rows[0]
+    >>> row.order, row.kept, row.isolated, row.components, row.smallest_closed_walks
+    ('by id', 1, 1, 2, 0)
     """
 
     order: str
@@ -91,6 +98,14 @@ class RemovalPartitionRow:
         Its walk index, exact.
     log_walk_index : float
         Its natural logarithm; minus infinity where no edge crosses any more.
+
+    Examples
+    --------
+    >>> from rankdiag.graphs import removal_curves
+    >>> path = [[0, 1, 1, 2], [1, 0, 2, 1]]
+    >>> row = removal_curves(path, {"by id": [0, 1]}, 2, ratios=[0.5], subsets={"end": [2]}).partitions[0]
+    >>> row.subset, row.removed_share, row.walk_index
+    ('end', 0.5, 4)
     """
 
     order: str
@@ -110,6 +125,12 @@ class DrawnRemoval:
         Name of the order.
     removed : tuple of int
         Ids of the edges that are gone, ascending.
+
+    Examples
+    --------
+    >>> from rankdiag.graphs import removal_curves
+    >>> removal_curves([[0, 1, 1, 2], [1, 0, 2, 1]], {"backwards": [1, 0]}, 2).drawn
+    (DrawnRemoval(order='backwards', removed=(1,)),)
     """
 
     order: str

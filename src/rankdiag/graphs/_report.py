@@ -52,6 +52,13 @@ class WalkStart:
         Walks of length ``depth - 1`` that start there (and end at the target, if there is one).
     share : float
         Their part of the walk index.
+
+    Examples
+    --------
+    >>> from rankdiag.graphs import walk_index_report
+    >>> start = walk_index_report([[0, 1, 1, 2], [1, 0, 2, 1]], [0], 2).starts[0]
+    >>> start.vertex, start.side, start.neighbours, start.crossing, start.walks, start.share
+    (1, 'outside', 2, 1, 3, 0.6)
     """
 
     vertex: int
@@ -79,6 +86,13 @@ class DepthRow:
         All walks of that length (to the target, if there is one).
     share : float
         Walk index over all walks; 0 where there are none.
+
+    Examples
+    --------
+    >>> from rankdiag.graphs import walk_index_report
+    >>> row = walk_index_report([[0, 1, 1, 2], [1, 0, 2, 1]], [0], 2).growth[1]
+    >>> row.depth, row.walk_index, row.walks
+    (2, 5, 7)
     """
 
     depth: int
