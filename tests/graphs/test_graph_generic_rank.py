@@ -252,6 +252,14 @@ def test_modular_rank_equals_elimination_one_entry_at_a_time(seed: int) -> None:
     assert (matrix == before).all()
 
 
+def test_modular_rank_holds_at_the_largest_residues() -> None:
+    """Factors that are all p - 1 where they can be, so that sums inside of the elimination are as large as they get."""
+    lower = np.tril(np.full((100, 40), PRIME - 1), -1) + np.eye(100, 40, dtype=np.int64)
+    upper = np.triu(np.full((40, 100), PRIME - 1), 1) + np.eye(40, 100, dtype=np.int64)
+    matrix = modular_product(lower, upper)
+    assert modular_rank(matrix) == rank_of(matrix.tolist(), PRIME) == 40
+
+
 def test_modular_product_is_exact_at_the_largest_residues() -> None:
     rng = np.random.default_rng(0)
     for inner in (1, 32, 256, 257, 700):

@@ -188,6 +188,22 @@ def test_hundreds_of_vertices_have_a_logarithm() -> None:
         assert (doubled - size).item() == pytest.approx(degree * math.log(2.0), rel=1e-9)
 
 
+def test_float32_needs_the_scale_after_every_factor() -> None:
+    """A hub of 2000 neighbours: its products leave float32 inside of one layer, and inside of the readout."""
+    star = torch.stack((torch.arange(1, 2001), torch.zeros(2000, dtype=torch.int64)))
+    model = ProductGNN(2, 2, 2, rng=0)
+    wide = ProductGNN(2, 2, 2, dtype=F64)
+    wide.load_state_dict(model.state_dict())
+    x = torch.randn(2001, 2, generator=torch.Generator().manual_seed(0))
+    for target in (None, 0):
+        sign, size = product_gnn_log_forward(model, x, star, target=target)
+        exact_sign, exact = product_gnn_log_forward(wide, x.double(), star, target=target)
+        assert abs(sign.item()) == 1
+        assert math.isfinite(size.item())
+        assert sign.item() == exact_sign.item()
+        assert size.item() == pytest.approx(exact.item(), abs=0.05)
+
+
 def test_a_small_entry_beside_a_large_one_is_not_lost() -> None:
     """With diagonal weights the entries never meet, and an output may read the one that is 10^-1000 of the other."""
     model = ProductGNN(2, 2, 2, rng=0, dtype=F64)
