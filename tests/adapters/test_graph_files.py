@@ -48,6 +48,7 @@ def pairs(graph: GraphFile) -> list[tuple[int, int]]:
         ("g.txt", "  0   1  \n\t1\t2\n2 3 \n"),
         ("g.txt", "0 1\r\n1 2\r\n2 3\r\n"),
         ("g.txt", "0 1 {'weight': 1.5, 'kind': 'a'}\n1 2 {}\n2 3 {}\n"),
+        ("g.txt", "0 1\n1 2 7 8\n2 3\n"),  # fields of several lines would fill even rows
         ("g.edges", "0 1 0.5 1999\n1 2 -1e-3 2000\n2 3 7 2001\n"),
         ("g.tsv", "0\t1\n1\t2\n2\t3\n"),
         ("g.tsv", "src\tdst\tw\n0\t1\t5\n1\t2\t5\n2\t3\t5\n"),

@@ -114,6 +114,7 @@ class SeparationRankBounds(Result):
 
     Examples
     --------
+    >>> import math
     >>> from rankdiag.graphs import separation_rank_bounds
     >>> path = [[0, 1, 1, 2, 2, 3], [1, 0, 2, 1, 3, 2]]
     >>> bounds = separation_rank_bounds(path, [0, 1], 2, 2, 2)
@@ -354,6 +355,7 @@ def separation_rank_bounds(
 
     Examples
     --------
+    >>> import math
     >>> from rankdiag.graphs import separation_rank_bounds
     >>> cycle = [[0, 1, 2, 3, 1, 2, 3, 0], [1, 2, 3, 0, 0, 1, 2, 3]]
     >>> bounds = separation_rank_bounds(cycle, [0, 1], 2, 2, 2)
