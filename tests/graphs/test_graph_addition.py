@@ -28,15 +28,17 @@ def random_case(seed: int, most_nodes: int, most_columns: int) -> tuple[Any, ...
     edges = columns_to_edges(columns, directed)
     taken = set(edges) if directed else {*edges, *((v, u) for u, v in edges)}
     candidates = []
-    for _ in range(draw.randint(0, most_columns)):
-        u, v = draw.randrange(n), draw.randrange(n)
-        if u != v and (u, v) not in taken:
-            candidates.append((u, v))
-            taken |= {(u, v)} if directed else {(u, v), (v, u)}
+    share = draw.choice([0.3, 0.9])
+    for u in range(n):
+        for v in range(n):
+            if u != v and (u, v) not in taken and draw.random() < share:
+                candidates.append((u, v))
+                taken |= {(u, v)} if directed else {(u, v), (v, u)}
+    draw.shuffle(candidates)
     return n, directed, np.array(columns, np.int64).reshape(2, -1), edges, candidates
 
 
-def compare(seed: int, depth: int, most_nodes: int = 7, most_columns: int = 9) -> None:
+def compare(seed: int, depth: int, most_nodes: int, most_columns: int) -> None:
     n, directed, columns, edges, candidates = random_case(seed, most_nodes, most_columns)
     for rule in ("first", "last"):
         found = wis_addition_order(columns, candidates, depth, directed=directed, num_nodes=n, tie_break=rule)
@@ -62,21 +64,34 @@ def test_isolated_vertices_come_first() -> None:
 
 @pytest.mark.parametrize("depth", [1, 2, 3, 4, 5])
 def test_equals_the_definition(depth: int) -> None:
-    for seed in range(16):
-        compare(seed, depth)
+    for seed in range(8):
+        compare(seed, depth, 7, 8)
+
+
+def test_a_candidate_may_walk_twice_over_itself() -> None:
+    """Graphs in which an addition brings forward a candidate whose far end nothing else reaches."""
+    for text, more in (
+        ("24 76 71 74 23 37 57", "20 51 62 21"),
+        ("05 30 25 35 26", "70 63 76 10 75 64"),
+        ("62 18 16 41 82", "76 80 85 40 84 43 64"),
+    ):
+        edges, candidates = ([(int(u), int(v)) for u, v in part.split()] for part in (text, more))
+        columns = np.array(edges + [(v, u) for u, v in edges]).T
+        found = wis_addition_order(columns, candidates, 4, num_nodes=9)
+        assert found.candidate_ids.tolist() == naive_additions(9, edges, candidates, 4)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("depth", [1, 2, 3, 4, 5])
-def test_equals_the_definition_on_500_graphs(depth: int) -> None:
-    for seed in range(1000, 1100):
-        compare(seed, depth, 9, 16)
+def test_equals_the_definition_on_300_graphs(depth: int) -> None:
+    for seed in range(1000, 1060):
+        compare(seed, depth, 7, 8)
 
 
 @settings(max_examples=15)
 @given(seeds, st.integers(1, 5))
 def test_prefixes_nest_and_names_of_vertices_change_nothing(seed: int, depth: int) -> None:
-    n, directed, columns, _, candidates = random_case(seed, 12, 20)
+    n, directed, columns, _, candidates = random_case(seed, 10, 14)
     whole = wis_addition_order(columns, candidates, depth, directed=directed, num_nodes=n)
     some = wis_addition_order(
         columns, candidates, depth, directed=directed, num_nodes=n, num_edges=len(candidates) // 2

@@ -90,6 +90,28 @@ def test_equals_the_definition(depth: int) -> None:
         compare(seed, 7, 11, depth)
 
 
+def test_edges_of_a_triangle_may_get_better_at_depth_3() -> None:
+    """Graphs in which the removal of one edge of a triangle brings forward another; few random graphs are such."""
+    first = "27 74 73 67 05 46 32 13 70 51 40 41 02"
+    second = "81 02 14 45 24 64 63 10 03 83 08 17 05 04"
+    third = "06 32 01 25 63 74 67 57 03 07 50 41 27 12 73 64 26"
+    for text, last in ((first, False), (second, True), (third, False)):
+        edges = [(int(u), int(v)) for u, v in text.split()]
+        n = 1 + max(map(max, edges))
+        assert full(both_ways(edges), 3, last=last) == naive_order(n, edges, 3, last=last)
+
+
+def test_walks_to_a_target_change_far_from_the_removed_edge() -> None:
+    for text, target in (
+        ("87 17 51 58 76 23 60", 1),
+        ("49 80 82 63 95 68 56 64", 4),
+        ("34 49 12 31 40 65 92 20 58 95", 3),
+    ):
+        edges = [(int(u), int(v)) for u, v in text.split()]
+        graph = both_ways(edges, num_nodes=10)
+        assert full(graph, 6, target=target) == naive_order(10, edges, 6, target=target)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("depth", [1, 2, 3, 4, 5])
 def test_equals_the_definition_on_500_graphs(depth: int) -> None:

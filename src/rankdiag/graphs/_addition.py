@@ -389,9 +389,8 @@ class _GainEngine:
                     if ahead.get(x, far) + behind.get(y, far) <= room:
                         found.add(number)
                     continue
-                v_x, v_y, u_x, u_y = ahead.get(x, far), ahead.get(y, far), behind.get(x, far), behind.get(y, far)
+                v_x, v_y = ahead.get(x, far), ahead.get(y, far)
                 v_x, v_y = min(v_x, v_y + 1), min(v_y, v_x + 1)  # the candidate is an edge too
-                u_x, u_y = min(u_x, u_y + 1), min(u_y, u_x + 1)
-                if min(v_x + u_y, v_y + u_x) <= room:
+                if min(v_x + behind.get(y, far), v_y + behind.get(x, far)) <= room:
                     found.add(number)
         return found
