@@ -305,6 +305,42 @@ def removal_curves(
     shares = _read_ratios(ratios)
     at = real(draw_ratio, "draw_ratio", low=0.0, high=1.0)
     names, masks = _read_subsets(subsets, listed)
+    rows, parts, skipped = _follow(listed, ids, shares, layers, names, masks)
+    places, edges = places_of(listed)
+    count = _removed(listed, at)
+    curves = RemovalCurves(
+        meta=Meta(
+            definition="what is left of a graph while edges are removed: closed walks, walk indices, components",
+            base="e",
+            n=listed.num_edges,
+            skipped=skipped,
+            details={"depth": f"{layers} (walks of length {layers - 1})", "directed": listed.directed},
+        ),
+        rows=rows,
+        partitions=parts,
+        depth=layers,
+        num_nodes=listed.num_nodes,
+        num_edges=listed.num_edges,
+        directed=listed.directed,
+        draw_ratio=at,
+        drawn=tuple(
+            DrawnRemoval(order=name, removed=tuple(sorted(order[:count].tolist())))
+            for name, order in ids.items()
+            if len(places) and len(order) >= count
+        ),
+        places=places,
+        edges=edges,
+        labels=as_labels(listed) if len(places) else None,
+    )
+    from rankdiag.graphs._curves_show import explain
+
+    return dataclasses.replace(curves, explanation=explain(curves))
+
+
+def _follow(
+    listed: EdgeList, ids: dict[str, Ints], shares: list[float], layers: int, names: list[str], masks: Mask
+) -> tuple[tuple[RemovalRow, ...], tuple[RemovalPartitionRow, ...], dict[str, str]]:
+    """Read the graph at every share of every order; what an order does not reach is named."""
     had = _heard(listed)
     rows: list[RemovalRow] = []
     parts: list[RemovalPartitionRow] = []
@@ -324,35 +360,7 @@ def removal_curves(
                 for s, w, log in zip(names, found, logs, strict=True)
             ]
             rows.append(_row(name, left, part, count, layers, had, min(logs, default=None)))
-    places, edges = places_of(listed)
-    count = _removed(listed, at)
-    curves = RemovalCurves(
-        meta=Meta(
-            definition="what is left of a graph while edges are removed: closed walks, walk indices, components",
-            base="e",
-            n=listed.num_edges,
-            skipped=skipped,
-            details={"depth": f"{layers} (walks of length {layers - 1})", "directed": listed.directed},
-        ),
-        rows=tuple(rows),
-        partitions=tuple(parts),
-        depth=layers,
-        num_nodes=listed.num_nodes,
-        num_edges=listed.num_edges,
-        directed=listed.directed,
-        draw_ratio=at,
-        drawn=tuple(
-            DrawnRemoval(order=name, removed=tuple(sorted(order[:count].tolist())))
-            for name, order in ids.items()
-            if len(places) and len(order) >= count
-        ),
-        places=places,
-        edges=edges,
-        labels=as_labels(listed) if len(places) else None,
-    )
-    from rankdiag.graphs._curves_show import explain
-
-    return dataclasses.replace(curves, explanation=explain(curves))
+    return tuple(rows), tuple(parts), skipped
 
 
 def _removed(listed: EdgeList, share: float) -> int:
