@@ -18,7 +18,7 @@ What is left of the level joins two vertices of degree a, and goes in the order 
 from __future__ import annotations
 
 import heapq
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -31,6 +31,7 @@ Short = NDArray[np.int64]  # stored for the whole run, and in fact of int32 wher
 _MOST_EDGES = 2**31  # beyond, an edge id and a vertex do not fit into 63 bits
 _ROUNDS = 32  # rounds of guesses before the heap takes over; each costs one pass over the edges of the level
 _MANY = 200  # edges from which passes over arrays pay beside a loop
+_CHUNK = 4096  # edges of one loop
 _FEW = 40  # edges that the heap deals with sooner than arrays do
 
 
@@ -123,7 +124,9 @@ class _Levels:
             y = self.across[e] ^ x
             hit = self._hubs(a, members, y, e)
             if self.size < len(self.removed):
-                self._equals(x, e, self.degree[y] == a)
+                pick = self.degree[y] == a
+                del y
+                self._equals(x, e, pick)
             if self.size == len(self.removed):
                 break
             self.alive[self.removed[start : self.size]] = False
@@ -222,15 +225,22 @@ class _Levels:
         ids, u = key >> 32, key & 0xFFFFFFFF
         v = self.across[ids] ^ u
         found: list[Ints] = []
+        del key, place
         if len(ids) > _MANY:
             ids, u, v = self._first_at_both_ends(ids, u, v, found)
-        flags, last = self.flags, []
-        for edge, one, other in zip(ids.tolist(), u.tolist(), v.tolist(), strict=True):
-            if not (flags[one] or flags[other]):  # an edge of two members may be there twice
-                flags[one] = flags[other] = 1
-                last.append(edge)
-        ids = np.array(last, np.int64)
-        self._take(np.sort(np.concatenate((*found, ids))) if found else ids)
+        flags, used = self.flags, self.used
+        for start in range(0, len(ids), _CHUNK):
+            part: Any = slice(start, start + _CHUNK)
+            if start:  # what earlier edges rule out need not go through the loop
+                part = start + (~(used[u[part]] | used[v[part]])).nonzero()[0]
+            last = []
+            for edge, one, other in zip(ids[part].tolist(), u[part].tolist(), v[part].tolist(), strict=True):
+                if not (flags[one] or flags[other]):  # an edge of two members may be there twice
+                    flags[one] = flags[other] = 1
+                    last.append(edge)
+            found.append(np.array(last, np.int64))
+        if found:
+            self._take(np.sort(np.concatenate(found)) if len(found) > 1 else found[0])
 
     def _first_at_both_ends(self, ids: Ints, u: Ints, v: Ints, found: list[Ints]) -> tuple[Ints, Ints, Ints]:
         """Take, all at once, edges that come first at both ends, as long as there are many; return what is left."""
