@@ -16,6 +16,7 @@ import networkx as nx
 import numpy as np
 import pytest
 
+from oracles.graphs_baselines import planetoid_file
 from oracles.graphs_certificate import judge, judge_by_degree, key_of
 from rankdiag import result_from_json
 from rankdiag.graphs import as_edge_list, verify_wis_certificate, wis_certificate, wis_order
@@ -384,3 +385,21 @@ def test_the_checker_needs_nothing_but_the_standard_library(tmp_path):
     path.write_text(replace(certificate, tie_break="last").to_json(), encoding="utf-8")
     run = subprocess.run([*bare, str(path)], capture_output=True, text=True, check=False)
     assert (run.returncode, run.stderr) == (1, "")
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "depth"), [("cora.npz", 2), ("cora.npz", 3), ("pubmed_graph.npz", 2)])
+def test_whole_orders_of_citation_graphs_hold(name, depth):
+    path = planetoid_file(name)
+    if path is None:
+        pytest.skip("the citation graphs are not beside the repository; set RANKDIAG_DATA to their folder")
+    graph = as_edge_list(np.load(path)["edge_index"])
+    certificate = wis_certificate(graph, wis_order(graph, depth))
+    assert len(certificate.edge_ids) == graph.num_edges
+    assert verify_wis_certificate(graph, certificate).valid
+    ids = certificate.edge_ids.copy()
+    ids[[2000, 2001]] = ids[[2001, 2000]]
+    if depth == 2:
+        keys = degree_keys([tuple(pair) for pair in graph.edges.tolist()], ids)
+        found = verify_wis_certificate(graph, replace(certificate, edge_ids=ids, keys=keys))
+        assert (found.valid, found.first_wrong, found.better_edge_id) == (False, 2000, int(ids[2001]))

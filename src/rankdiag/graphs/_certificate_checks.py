@@ -211,27 +211,43 @@ class ClosedWalks:
             found |= rim
         return found
 
-    def key(self, edge: int) -> Key:
-        """Return (value, change, value, change, ...): how the histogram of the walk counts changes without `edge`."""
+    def _without(self, edge: int) -> dict[int, int]:
+        """Walk counts of the vertices that an edge matters to, in the graph without it."""
         u, v = self.ends[edge]
+        if self.depth == 3 and not self.directed:  # 2 triangles + 3 degree + 1
+            common = self.out[u] & self.out[v] - {u, v}
+            found = {other: self.walks[other] - 2 for other in common}
+            for end in (u, v):
+                found[end] = self.walks[end] - 2 * len(common) - 3 if len(self.out[end]) > 2 else 0
+            return found
         touched = self.ball(edge, (self.depth - 1) // 2)  # others have no closed walk of length L over the edge
         self._part(u, v)
-        change: dict[int, int] = {}
-        for vertex in touched:
-            value = self._count(vertex)
-            if value != self.walks[vertex]:
-                change[value] = change.get(value, 0) + 1
-                change[self.walks[vertex]] = change.get(self.walks[vertex], 0) - 1
+        found = {vertex: self._count(vertex) for vertex in touched}
         self._join(u, v)
+        return found
+
+    def key(self, edge: int) -> Key:
+        """Return (value, change, value, change, ...): how the histogram of the walk counts changes without `edge`."""
+        change: dict[int, int] = {}
+        for vertex, value in self._without(edge).items():
+            change[value] = change.get(value, 0) + 1
+            change[self.walks[vertex]] = change.get(self.walks[vertex], 0) - 1
         return tuple(number for value in sorted(change) if change[value] for number in (value, change[value]))
+
+    def reach(self, edge: int) -> tuple[set[int], set[int]]:
+        """Return vertices around an edge; when it goes, keys may change of edges at the first or between the second."""
+        if self.depth == 3 and not self.directed:
+            u, v = self.ends[edge]
+            changed = self.out[u] & self.out[v] | {u, v}
+            return changed, set().union(*(self.out[vertex] for vertex in changed))
+        return self.ball(edge, 2 * ((self.depth - 1) // 2)), set()
 
     def remove(self, edges: Iterable[int]) -> None:
         """Take edges away for good."""
         for edge in edges:
-            touched = self.ball(edge, (self.depth - 1) // 2)
+            for vertex, value in self._without(edge).items():
+                self.walks[vertex] = value
             self._part(*self.ends[edge])
-            for vertex in touched:
-                self.walks[vertex] = self._count(vertex)
 
 
 def rank_of(key: Key) -> tuple[tuple[int, ...], ...]:
@@ -291,11 +307,15 @@ def batches_by_walks(
         else:
             best = sorted(ranks, key=ranks.__getitem__, reverse=True)[: len(part)]
         yield best, keys
-        rim = set().union(*(state.ball(edge, 2 * ((depth - 1) // 2)) for edge in part))
+        near = [state.reach(edge) for edge in part]
         state.remove(part)
         for edge in part:
             del keys[edge], ranks[edge]
-        for edge in {edge for vertex in rim for edge in at[vertex]}:
+        stale = {edge for around, _ in near for vertex in around for edge in at[vertex]}
+        for _, inner in near:
+            for vertex in inner:
+                stale.update(edge for edge in at[vertex] if inner.issuperset(state.ends[edge]))
+        for edge in stale:
             if edge in keys:
                 keys[edge] = state.key(edge)
                 ranks[edge] = (rank_of(keys[edge]), -number[edge])
