@@ -79,21 +79,31 @@ def greedy_order(
     count = min(count, len(free))
     if not count:
         return np.zeros(0, np.int64)
+    graph, used = _without_isolated(edge_list, target)
     engine: Engine
     if target is not None:
-        engine = TargetEngine(edge_list, depth, target)
-    elif edge_list.directed or depth > 3:
-        engine = BallEngine(edge_list, depth)
+        engine = TargetEngine(graph, depth, int(np.searchsorted(used, target)))
+    elif graph.directed or depth > 3:
+        engine = BallEngine(graph, depth)
     else:
-        engine = NearEngine(edge_list, depth)
-    scale = None if vertex_weights is None else exact_weights(vertex_weights)
+        engine = NearEngine(graph, depth)
+    scale = None if vertex_weights is None else exact_weights([vertex_weights[t] for t in used.tolist()])
     if vertices is not None:
-        scale = [factor if used else 0 for factor, used in zip(scale or [1] * len(vertices), vertices, strict=True)]
-    return np.array(LazyOrder(engine, edge_list.edges.tolist(), free, scale, last).take(count, batch_size), np.int64)
+        scale = [factor if own else 0 for factor, own in zip(scale or [1] * len(used), vertices[used], strict=True)]
+    return np.array(LazyOrder(engine, graph.edges.tolist(), free, scale, last).take(count, batch_size), np.int64)
+
+
+def _without_isolated(graph: EdgeList, target: int | None) -> tuple[EdgeList, NDArray[np.int64]]:
+    """Return the graph of the vertices that have edges, and their ids; the others keep 0 and cost memory alone."""
+    used = np.unique(graph.edges if target is None else np.append(graph.edges, target))
+    if len(used) == graph.num_nodes:
+        return graph, used
+    edges = np.searchsorted(used, graph.edges)
+    return EdgeList(len(used), edges, graph.column_edge, graph.directed), used
 
 
 def exact_weights(weights: Any) -> list[int]:
     """Turn positive factors into integers of the same ratios; floats are the binary fractions that they stand for."""
-    exact = [Fraction(value) for value in (weights.tolist() if isinstance(weights, np.ndarray) else weights)]
+    exact = [Fraction(value) for value in np.asarray(weights, object).tolist()]
     common = math.lcm(*(value.denominator for value in exact))
     return [int(value * common) for value in exact]
