@@ -51,6 +51,13 @@ class RewiringRow:
         Walk index with the edge, exact.
     log_change : float
         Natural logarithm of the walk index with the edge over that without; infinite where that is 0.
+
+    Examples
+    --------
+    >>> from rankdiag.graphs import rewiring_hints
+    >>> row = rewiring_hints([[0, 1, 1, 2], [1, 0, 2, 1]], [0], 2).rows[0]
+    >>> row.name, row.crosses, row.gain, round(row.linear_share, 3)
+    ('0 - 2', True, 4, 0.75)
     """
 
     name: str

@@ -52,6 +52,13 @@ class PartitionRow:
         Its part of all walks, 0 to 1; see `walk_index_share`.
     side : tuple of str
         Groups on the side of `name`; ungrouped vertices are called "(none)".
+
+    Examples
+    --------
+    >>> from rankdiag.graphs import partition_scan
+    >>> row = partition_scan([[0, 1, 1, 2], [1, 0, 2, 1]], {"end": [0]}, 2).rows[0]
+    >>> row.name, row.boundary, row.walk_index, round(row.share, 3)
+    ('end', 2, 5, 0.714)
     """
 
     name: str
