@@ -72,7 +72,7 @@ def test_equals_its_definition_in_whole_numbers(case: tuple[int, list[tuple[int,
     for target in (None, int(rng.integers(n))):
         expected = forward(exact_x, edges, weights, [[Fraction(v) for v in row] for row in out], target)
         got = model(x, columns, kinds, target)
-        sign, size = product_gnn_log_forward(model, x, columns, kinds, target)
+        sign, size = product_gnn_log_forward(model, x, columns, edge_type=kinds, target=target)
         for value, plain, s, ln in zip(expected, got.tolist(), sign.tolist(), size.tolist(), strict=True):
             assert plain == pytest.approx(float(value), rel=1e-12)
             if value:
@@ -97,7 +97,9 @@ def test_homogeneous_of_degree_walks_in_each_vertex(
     scaled = x.clone()
     scaled[i] *= -1.5
     for place, degree in ((None, sum(counts[i])), (target, counts[i][target])):
-        (s0, a), (s1, b) = (product_gnn_log_forward(model, each, columns, kinds, place) for each in (x, scaled))
+        (s0, a), (s1, b) = (
+            product_gnn_log_forward(model, each, columns, edge_type=kinds, target=place) for each in (x, scaled)
+        )
         assert (b - a).item() == pytest.approx(degree * math.log(1.5), rel=1e-8, abs=1e-8)
         assert (s0 * s1).item() == (-1.0) ** degree
 

@@ -225,7 +225,7 @@ class ProductGNN(torch.nn.Module):
 
 
 def product_gnn_log_forward(
-    model: ProductGNN, x: Any, edge_index: Any, edge_type: Any = None, target: Any = None
+    model: ProductGNN, x: Any, edge_index: Any, *, edge_type: Any = None, target: Any = None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """Return sign and logarithm of the outputs of a `ProductGNN`, where the outputs themselves under- or overflow.
 

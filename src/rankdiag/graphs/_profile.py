@@ -58,6 +58,15 @@ class InteractionProfileRow:
         ``entropy / log_capacity``; None without capacity, or if that is 0.
     reading : {"capacity unused", "capacity used", "capacity missing", "too few settings", "not compared"}
         The comparison in words.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> from rankdiag.graphs import interaction_profile
+    >>> x = np.random.default_rng(0).normal(size=(30, 2, 1))
+    >>> (row,) = interaction_profile(lambda batch: batch.sum(axis=(1, 2)), x, {"ends": [0]}, capacity=[3.0], rng=0)
+    >>> row.name, row.inside, row.interaction_share, row.rank, row.reading
+    ('ends', 1, 0.0, 2, 'capacity unused')
     """
 
     name: str
