@@ -19,6 +19,7 @@ from rankdiag.graphs._adjacency import as_vertex
 from rankdiag.graphs._closed_walks import closed_walk_counts
 from rankdiag.graphs._edges import EdgeList, normalise
 from rankdiag.graphs._lazy_order import LazyOrder
+from rankdiag.graphs._walk_counts import as_depth
 from rankdiag.graphs._wis_engines import Counts, LocalWalks, Neighbours, distances
 
 __all__ = ["WISAdditions", "wis_addition_order"]
@@ -203,7 +204,7 @@ def wis_addition_order(
     >>> additions.edges.tolist()
     [[0, 3]]
     """
-    layers = integer(depth, "depth", low=1)
+    layers = as_depth(depth)
     wanted = None if num_edges is None else integer(num_edges, "num_edges", low=0)
     rule: TieBreak = choice(tie_break, "tie_break", ("first", "last"))
     listed = normalise(graph, directed=directed, num_nodes=num_nodes)

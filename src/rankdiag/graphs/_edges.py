@@ -25,6 +25,7 @@ _FORMS = (
     "a (2, E) array of vertex ids, a scipy sparse (n, n) matrix, a networkx Graph or DiGraph, a PyTorch Geometric Data "
     "or an EdgeList"
 )
+_ARRAYS = 16  # every reading holds several numbers for each vertex
 _MOST_NODES = 3_000_000_000  # an ordered pair of vertices still fits into 64 bits
 
 
@@ -212,6 +213,7 @@ def _rows(graph: Any) -> tuple[Ints, Ints]:
 
 def _checked(source: Ints, target: Ints, num_nodes: int | None) -> GraphColumns:
     if not len(source):
+        _refuse_vertices(num_nodes or 0)
         return GraphColumns(source, target, num_nodes or 0)
     low = min(int(source.min()), int(target.min()))
     high = max(int(source.max()), int(target.max()))
@@ -222,8 +224,12 @@ def _checked(source: Ints, target: Ints, num_nodes: int | None) -> GraphColumns:
     if num_nodes is not None and high >= num_nodes:
         raise ValueError(f"`num_nodes` must be above every vertex id; got {num_nodes}, and `graph` holds vertex {high}")
     count = high + 1 if num_nodes is None else num_nodes
-    refuse_size(count, "graph", (count,))  # every reading needs an entry for each vertex
+    _refuse_vertices(count)
     return GraphColumns(source, target, count)
+
+
+def _refuse_vertices(count: int) -> None:
+    refuse_size(_ARRAYS * count, "graph", (_ARRAYS, count))
 
 
 def _from_scipy(graph: Any, num_nodes: int | None, warn: bool) -> GraphColumns:
@@ -232,6 +238,7 @@ def _from_scipy(graph: Any, num_nodes: int | None, warn: bool) -> GraphColumns:
     size = int(graph.shape[0])
     if num_nodes is not None and num_nodes != size:
         raise ValueError(f"`num_nodes` must be {size}, the size of the matrix; got {num_nodes}")
+    _refuse_vertices(size)
     rows = graph.tocsr()
     if warn:
         _warn_of_weights(rows.data)

@@ -10,19 +10,21 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from rankdiag._array import as_float64, is_torch
+from rankdiag._array import as_float64, is_torch, refuse_size
 from rankdiag._document import Column, Document, Grid, KeyNumber, Plot, Series
 from rankdiag._meta import Meta
 from rankdiag._result import Result
 from rankdiag._validate import choice, describe, integer, real
 from rankdiag.graphs._adjacency import as_subset, as_vertex
 from rankdiag.graphs._edges import EdgeList, normalise
+from rankdiag.graphs._walk_counts import as_depth
 
 __all__ = ["WISOrder", "number_kept", "wis_order"]
 
 Ints = NDArray[np.int64]
 TieBreak = Literal["first", "last"]
 
+_ENTRY = 8  # machine words of an entry in a list
 _LEVELS = 10  # lines of the table: 10%, 20%, ..., 100% of the edges removed
 
 
@@ -253,7 +255,7 @@ def wis_order(
     graph : array-like of int (2, E), torch.Tensor, scipy sparse (n, n), networkx graph, PyG Data or EdgeList
         The graph; see `as_edge_list`.
     depth : int
-        Number L >= 1 of layers of the GNN; walks have length L - 1. Depth 2 is also known as 1-WIS, depth 3 as 2-WIS.
+        Number L of layers of the GNN, 1 to 10,000; walks have length L - 1. Depth 2 is also known as 1-WIS, depth 3 as 2-WIS.
     num_edges : int, optional
         How many edges to remove; None, and more than there are, stand for all.
     directed : bool
@@ -323,7 +325,7 @@ def wis_order(
     >>> wis_order(nx.path_graph(5), num_edges=1, tie_break="last").edges.tolist()
     [[2, 3]]
     """
-    layers = integer(depth, "depth", low=1)
+    layers = as_depth(depth)
     wanted = None if num_edges is None else integer(num_edges, "num_edges", low=0)
     rule: TieBreak = choice(tie_break, "tie_break", ("first", "last"))
     batch = integer(batch_size, "batch_size", low=1)
@@ -437,13 +439,18 @@ def edge_mask(values: Any, graph: EdgeList, name: str) -> NDArray[np.bool_]:
         If an edge is not in the graph, or a mask has another length.
     """
     total = graph.num_edges
+    rule = f"`{name}` must be edge ids, pairs of vertices or a boolean mask ({total},)"
     if is_torch(values):
-        values = values.detach().cpu().numpy()
+        try:
+            values = values.detach().cpu().numpy()
+        except Exception as error:  # bfloat16, sparse, nested, without data: torch has an error of its own for each
+            raise TypeError(f"{rule}; got {describe(values)} ({error})") from error
+    if isinstance(values, np.ndarray):
+        refuse_size(_ENTRY * values.size, name, values.shape)
     if isinstance(values, np.ndarray) and values.dtype == bool:
         if values.shape != (total,):
             raise ValueError(f"`{name}` as a mask must have shape ({total},); got shape {values.shape}")
         return values.copy()
-    rule = f"`{name}` must be edge ids, pairs of vertices or a boolean mask ({total},)"
     if isinstance(values, (str, bytes, dict)) or not hasattr(values, "__iter__"):
         raise TypeError(f"{rule}; got {describe(values)}")
     try:
