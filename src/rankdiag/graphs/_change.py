@@ -291,7 +291,7 @@ def _judged(
             units="nats",
             n=len(rows),
             details={
-                "depth": walks,
+                "depth": walks.removeprefix("depth "),
                 "edges before": old.num_edges,
                 "edges after": new.num_edges,
                 **({} if goal is None else {"target": goal}),

@@ -98,8 +98,8 @@ class RewiringHints(Table[RewiringRow]):
     judged: ClassVar[bool] = False
     columns: ClassVar[tuple[Column, ...]] = (
         Column(name="name", label="edge"),
-        Column(name="u"),
-        Column(name="v"),
+        Column(name="u", label="u (position)"),
+        Column(name="v", label="v (position)"),
         Column(name="crosses", doc="Whether it joins the two sides, so that the boundary grows."),
         Column(name="gain", doc="Exact rise of the walk index."),
         Column(name="linear_share", label="linear share", doc="Part of the gain that is linear in the edge."),
@@ -249,7 +249,7 @@ def _hints(
             units="walks",
             n=len(rows),
             details={
-                "depth": walks,
+                "depth": walks.removeprefix("depth "),
                 "candidates": "all pairs that are not joined" if given is None else given,
                 **({} if goal is None else {"target": goal}),
             },

@@ -263,7 +263,7 @@ def partition_scan(
             units="walks",
             n=len(rows),
             details={
-                "depth": walks,
+                "depth": walks.removeprefix("depth "),
                 "cuts tried": tried,
                 **({} if goal is None else {"target": goal}),
                 **({} if not two else {"unions": "all" if tried != len(members) else "single groups"}),
