@@ -88,10 +88,9 @@ def test_every_way_through_a_level_agrees(monkeypatch, last):
     """Few edges go through a heap, many through rounds, and both have a limit; each alone must do."""
     edges = random_graph(5, 90, 600, 0.8)
     whole = order_by_keys(90, edges, last)[0]
-    for rounds, few, many in ((32, 0, 0), (0, 0, 10**9), (2, 0, 3), (32, 10**9, 20)):
-        monkeypatch.setattr(_one_wis, "_ROUNDS", rounds)
-        monkeypatch.setattr(_one_wis, "_FEW", few)
-        monkeypatch.setattr(_one_wis, "_MANY", many)
+    for limits in ((32, 0, 0, 4096), (0, 0, 10**9, 4096), (2, 0, 3, 2), (32, 10**9, 20, 1), (32, 40, 10**9, 7)):
+        for name, value in zip(("_ROUNDS", "_FEW", "_MANY", "_CHUNK"), limits, strict=True):
+            monkeypatch.setattr(_one_wis, name, value)
         assert ids(edges, 90, last) == whole
 
 
