@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from oracles.graphs_files import lines_of, plain_edges
 from rankdiag.adapters import GraphFile, read_graph, write_graph
 from rankdiag.adapters import _edge_lines as edge_lines
+from rankdiag.graphs import as_edge_list
 
 PATH = nx.path_graph(4)
 BOTH = np.array([[0, 1, 2, 1, 2, 3], [1, 2, 3, 0, 1, 2]])
@@ -93,6 +94,17 @@ def test_loops_and_isolated_vertices(tmp_path):
     assert graph.edges.num_nodes == 7
     assert pairs(graph) == [(1, 2)]
     assert graph.columns.tolist() == [[0, 1, 4], [0, 2, 4]]
+
+
+@given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=15))
+def test_lines_are_the_columns_and_their_reverses(tmp_path_factory, rows):
+    path = tmp_path_factory.mktemp("lines") / "g.txt"
+    path.write_text("".join(f"{u} {v}\n" for u, v in rows))
+    found = read_graph(path, num_nodes=6).edges
+    wanted = as_edge_list(np.array([*rows, *((v, u) for u, v in rows)], np.int64).reshape(-1, 2).T, num_nodes=6)
+    assert found.edges.tolist() == wanted.edges.tolist()
+    assert found.column_edge.tolist() == wanted.column_edge.tolist()
+    assert not found.edges.flags.writeable
 
 
 def test_further_fields_are_spoken_of(tmp_path):

@@ -316,10 +316,19 @@ def _mask(keep: Any, count: int) -> NDArray[np.bool_]:
 
 
 def _as_edges(columns: GraphColumns, two_way: bool, both: bool) -> EdgeList:
-    if both:
-        ends = (columns.source, columns.target)
-        columns = GraphColumns(np.concatenate(ends), np.concatenate(ends[::-1]), columns.num_nodes, columns.labels)
-    return canonical_edges(columns, directed=not two_way)
+    """Return the graph; `both` adds the reverse of every column, behind them all."""
+    if not both:
+        return canonical_edges(columns, directed=not two_way)
+    source, target = columns.source, columns.target
+    low, high = np.minimum(source, target), np.maximum(source, target)
+    once = canonical_edges(GraphColumns(low, high, columns.num_nodes, columns.labels), directed=True)
+    ids = once.column_edge
+    first = np.flatnonzero(ids > np.maximum.accumulate(np.concatenate(([-1], ids[:-1]))) if len(ids) else ids)
+    edges = np.stack((source[first], target[first]), axis=1)
+    column_edge = np.concatenate((ids, ids))
+    for array in (edges, column_edge):
+        array.flags.writeable = False
+    return EdgeList(columns.num_nodes, edges, column_edge, False, columns.labels)
 
 
 def _with_count(source: NDArray[Any], target: NDArray[Any], count: int | None, told: int | None) -> GraphColumns:
