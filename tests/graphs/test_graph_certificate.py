@@ -289,7 +289,9 @@ def test_certificates_of_other_orders_are_refused():
         ({"num_nodes": 3}, "`edges` must hold vertices from 0 to 2"),
         ({"depth": 3}, "as tuples"),
         ({"edges": np.zeros(3, int)}, r"`edges` must have shape \(M, 2\)"),
+        ({"edges": np.append(FIGURE[:, :7].T, [[1, 0]], axis=0)}, "`edges` must hold no self-loop and no edge twice"),
         ({"batch_size": 0}, "`depth` and `batch_size` must be >= 1"),
+        ({"num_nodes": 10**20}, "`num_nodes` from 0 to 3000000000"),
         ({"edges": np.zeros((8, 2))}, "must hold integers"),
     ],
 )

@@ -30,6 +30,7 @@ Ints = NDArray[np.int64]
 Reason = Literal["", "other graph", "repeated edge", "wrong key", "better edge", "tie rule"]
 
 _SHOWN = 10
+_MOST_NODES = 3_000_000_000  # as for any graph: an ordered pair of vertices still fits into 64 bits
 _OPTIONS = ("vertices", "vertex weights", "edges kept by force", "target")
 
 
@@ -92,8 +93,8 @@ class WISCertificate(Result):
     batch_size: int = 1
 
     def __post_init__(self) -> None:
-        if self.depth < 1 or self.batch_size < 1 or self.num_nodes < 0:
-            raise ValueError("`depth` and `batch_size` must be >= 1 and `num_nodes` >= 0")
+        if self.depth < 1 or self.batch_size < 1 or not 0 <= self.num_nodes <= _MOST_NODES:
+            raise ValueError(f"`depth` and `batch_size` must be >= 1, and `num_nodes` from 0 to {_MOST_NODES}")
         if self.edges.ndim != 2 or self.edges.shape[1] != 2 or self.edge_ids.ndim != 1:
             raise ValueError(
                 f"`edges` must have shape (M, 2) and `edge_ids` shape (k,); got {self.edges.shape} and "
@@ -114,10 +115,13 @@ class WISCertificate(Result):
     def _require_simple(self) -> None:
         if not len(self.edges):
             return
-        ends = self.edges if self.directed else np.sort(self.edges, axis=1)
         if int(self.edges.min()) < 0 or int(self.edges.max()) >= self.num_nodes:
             raise ValueError(f"`edges` must hold vertices from 0 to {self.num_nodes - 1}")
-        if (ends[:, 0] == ends[:, 1]).any() or len(np.unique(ends, axis=0)) < len(ends):
+        u, v = self.edges.astype(np.int64, copy=False).T
+        if not self.directed:
+            u, v = np.minimum(u, v), np.maximum(u, v)
+        pairs = np.sort(u * self.num_nodes + v)
+        if (u == v).any() or (pairs[1:] == pairs[:-1]).any():
             raise ValueError("`edges` must hold no self-loop and no edge twice")
 
     @property
