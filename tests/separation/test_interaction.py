@@ -271,6 +271,8 @@ def test_a_hidden_model_left_in_training_mode_is_noticed(part: str) -> None:
         ({"combine": None}, TypeError, "`combine` must be callable"),
         ({"left": []}, ValueError, "`left` must hold at least one setting"),
         ({"right": 3.0}, TypeError, "`right` must be an array of settings"),
+        ({"right": torch.zeros(2, 2).to_sparse()}, TypeError, "`right` must be a dense tensor"),
+        ({"right": np.broadcast_to(1.0, (10**6, 10**8))}, ValueError, "`right` of shape"),
         ({"right": "words"}, TypeError, "`right` must be an array of settings"),
         ({"right": [[1.0], [1.0, 2.0]]}, ValueError, "parts of different shapes"),
         ({"batch_size": 0}, ValueError, "`batch_size` must be"),

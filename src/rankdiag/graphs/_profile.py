@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
@@ -287,10 +288,15 @@ def _named_masks(partitions: Any, edges: EdgeList) -> tuple[list[str], list[Mask
         if not all(isinstance(name, str) for name in names):
             raise TypeError("`partitions` must have names that are strings")
         partitions = list(partitions.values())
-    found = as_partitions(partitions, edges, "partitions")
-    if not found.count:
+    try:
+        found = as_partitions(partitions, edges, "partitions")
+        masks = list(found.masks(0, found.count))
+    except (TypeError, ValueError) as error:
+        text = re.sub(r"`partitions\[(\d+)\]`", r"partition \1 of `partitions`", str(error))
+        raise type(error)(text) from error
+    if not masks:
         raise ValueError("`partitions` must hold at least one partition")
-    return names or [f"partition {k}" for k in range(found.count)], list(found.masks(0, found.count))
+    return names or [f"partition {k}" for k in range(len(masks))], masks
 
 
 def _capacities(

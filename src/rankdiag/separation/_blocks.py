@@ -34,6 +34,8 @@ def rows_of(values: Any, name: str) -> tuple[Any, int]:
         If there is none.
     """
     if is_torch(values):
+        if values.is_nested or str(values.layout) != "torch.strided" or values.device.type == "meta":
+            raise TypeError(f"`{name}` must be a dense tensor of settings along axis 0; got {describe(values)}")
         found: Any = values
     elif isinstance(values, (str, bytes, dict, set, frozenset)) or values is None:
         raise TypeError(f"`{name}` must be an array of settings along axis 0; got {describe(values)}")
@@ -48,6 +50,7 @@ def rows_of(values: Any, name: str) -> tuple[Any, int]:
             raise TypeError(f"`{name}` must be an array of settings along axis 0; got {describe(values)}") from error
     if found.ndim < 1:
         raise TypeError(f"`{name}` must be an array of settings along axis 0; got {describe(values)}")
+    refuse_size(int(np.prod(found.shape, dtype=object)), name, tuple(found.shape))
     if not len(found):
         raise ValueError(f"`{name}` must hold at least one setting; got shape {tuple(found.shape)}")
     return found, len(found)
