@@ -23,14 +23,14 @@ from oracles.graphs_bounds import Case, draw, generic_rank, undirected
 
 LOWER = ("log_lower_paper", "log_lower_multiset")
 UPPER = (
-    "log_upper_twins",
+    "log_upper_shared",
     "log_upper_mincut",
     "log_upper_symmetric",
     "log_upper_polynomial",
     "log_upper_layers",
     "log_upper_paper",
 )
-CHAIN = (("log_lower_paper", "log_lower_multiset"), ("log_upper_twins", "log_upper_mincut"),
+CHAIN = (("log_lower_paper", "log_lower_multiset"), ("log_upper_shared", "log_upper_mincut"),
          ("log_upper_mincut", "log_upper_symmetric"),
          ("log_upper_mincut", "log_upper_polynomial"), ("log_upper_symmetric", "log_upper_layers"),
          ("log_upper_layers", "log_upper_paper"))  # fmt: skip
@@ -97,7 +97,7 @@ def correlations(found: list[Found]) -> None:
     for name, values in (
         ("walk index", [float(entry.bounds.walk_index) for entry in found]),
         ("ln(1 + walk index)", [math.log1p(entry.bounds.walk_index) for entry in found]),
-        ("minimum cut, twins", [entry.bounds.log_upper_twins for entry in found]),
+        ("minimum cut, shared", [entry.bounds.log_upper_shared for entry in found]),
         ("minimum cut", [entry.bounds.log_upper_mincut for entry in found]),
     ):
         print(f"  {name:20s} {np.corrcoef(log_rank, values)[0, 1]:.3f}")

@@ -18,7 +18,7 @@ from rankdiag.graphs._adjacency import adjacency, as_subset, as_vertex
 from rankdiag.graphs._admissible import Admissible, heaviest_admissible
 from rankdiag.graphs._edge_types import typed_arcs
 from rankdiag.graphs._edges import EdgeList
-from rankdiag.graphs._layered import Layered, twin_cut
+from rankdiag.graphs._layered import Layered, shared_cut
 from rankdiag.graphs._multisets import log_multisets, times_log
 from rankdiag.graphs._walk_counts import as_depth, boundary_mask
 
@@ -90,8 +90,8 @@ class SeparationRankBounds(Result):
         From the degree of the output in the features of the cheaper side.
     log_upper_mincut : float
         The least over all ways to split the network in two; the figure to read.
-    log_upper_twins : float
-        The same with twins, vertices that have the same neighbours, taken together where that is cheaper; at most
+    log_upper_shared : float
+        The same where what several vertices compute or hear alike is counted once, if that is cheaper; at most
         `log_upper_mincut`.
     log_lower_paper : float
         Bound from the heaviest admissible set.
@@ -128,7 +128,7 @@ class SeparationRankBounds(Result):
     judged: ClassVar[bool] = False
     rule_names: ClassVar[tuple[str, ...]] = (
         "log_upper_mincut",
-        "log_upper_twins",
+        "log_upper_shared",
         "log_upper_symmetric",
         "log_upper_polynomial",
         "log_upper_layers",
@@ -145,7 +145,7 @@ class SeparationRankBounds(Result):
     log_upper_symmetric: float
     log_upper_polynomial: float
     log_upper_mincut: float
-    log_upper_twins: float
+    log_upper_shared: float
     log_lower_paper: float
     log_lower_multiset: float
     lower_multiset: int | None
@@ -169,7 +169,7 @@ class SeparationRankBounds(Result):
         Document
             Two tables and the caution about walk indices.
         """
-        low, high = self.log_lower_multiset, self.log_upper_twins
+        low, high = self.log_lower_multiset, self.log_upper_shared
         return Document(
             title="Bounds on the separation rank",
             verdict=self.verdict,
@@ -188,7 +188,7 @@ class SeparationRankBounds(Result):
         lines = (
             ("lower, paper", self.log_lower_paper, "walks from the heaviest admissible set"),
             ("lower, multisets", self.log_lower_multiset, "the same before simplification"),
-            ("upper, twins", self.log_upper_twins, "minimum cut that counts twins once"),
+            ("upper, shared", self.log_upper_shared, "minimum cut that counts once what vertices share"),
             ("upper, minimum cut", self.log_upper_mincut, "cheapest split of the network: the one to read"),
             ("upper, symmetric", self.log_upper_symmetric, "multisets at every boundary vertex of every layer"),
             ("upper, polynomial", self.log_upper_polynomial, "monomials in the features of the cheaper side"),
@@ -204,7 +204,7 @@ class SeparationRankBounds(Result):
                 Column(name="reads", label="what it counts"),
             ),
             rows=tuple((name, value, _as_rank(value, lower="lower" in name), what) for name, value, what in lines),
-            note="The exact generic rank lies between the lower bounds and the minimum cut, with twins and without.",
+            note="The exact generic rank lies between the lower bounds and both minimum cuts.",
         )
 
     def _bottleneck_grids(self) -> tuple[Grid, ...]:
@@ -338,8 +338,9 @@ def separation_rank_bounds(
       B(d_hidden, m(l, i)) is paid; where features are not on their own side, B(D_i, m(0, i)); where the readout is
       torn, ln d_hidden. The least sum bounds the log of the rank for all weights, also of directed graphs and with
       several edge types. It is at most the symmetric and the polynomial bound.
-    * twins: the same where vertices that hear the same others count as one vector that occurs as often as all of them,
-      and vertices of one side that are heard by the same others count as their product.
+    * shared: the least of three cuts, that one among them. In the second, vertices that hear the same others are one
+      vector that occurs as often as all of them, and vertices of one side that are heard by the same others are their
+      product. In the third, what vertices hear of one side is one vector for all that hear the same.
     * lower: a set of vertices that receive from exactly one vertex of I' inside and one of J' outside, with r walks to
       the output, gives B(D, r) and, weaker, r ln((D - 1) / r + 1); both are ln D at depth 1.
 
@@ -374,7 +375,7 @@ def separation_rank_bounds(
     boundary = boundary_mask(edges, side)
     network = Layered.of(arcs, side, vertex, counts[:0:-1], features, width)
     cut, broken = network.minimum_cut()
-    twins = min(cut.cost, twin_cut(network))
+    shared = min(cut.cost, shared_cut(network))
     index = _sum(counts[layers - 1], boundary)
     summed = sum(_sum(counts[layers - step], boundary) for step in range(1, layers + (vertex is not None)))
     once = vertex is None
@@ -394,7 +395,7 @@ def separation_rank_bounds(
         log_upper_symmetric=math.fsum(hidden),
         log_upper_polynomial=min(network.side_costs()),
         log_upper_mincut=cut.cost,
-        log_upper_twins=twins,
+        log_upper_shared=shared,
         log_lower_paper=_lower_paper(narrow, found, layers),
         log_lower_multiset=lower[0],
         lower_multiset=lower[1],
@@ -404,7 +405,7 @@ def separation_rank_bounds(
         bottleneck=rows,
         cut_gap=cut.gap,
         depth=layers,
-        explanation=_explain(lower[0], twins, cut.cost, _reading(rows, layers), found.exact),
+        explanation=_explain(lower[0], shared, cut.cost, _reading(rows, layers), found.exact),
         meta=_meta(edges, layers, features, width, target, arcs.num_types),
     )
     result.admissible_set.flags.writeable = False
@@ -479,11 +480,11 @@ def _rows(broken: list[tuple[int, int]], network: Layered, graph: EdgeList) -> t
 
 def _explain(lower: float, upper: float, cut: float, reading: str, exact: bool) -> str:
     ends = f"between {lower:.4g} and {upper:.4g} nats" if upper > lower else f"{upper:.4g} nats"
-    twins = f" Twins, vertices with the same neighbours, lower it from {cut:.4g}." if upper < cut else ""
+    shared = f" What several vertices share counts once, which lowers it from {cut:.4g}." if upper < cut else ""
     largest = "" if exact else " The lower bound comes from a greedy search and may be raised by a better one."
     return (
         f"The log of the separation rank that the architecture can reach is {ends}; the upper end, a minimum cut of "
-        f"the network, is the figure to read, and is often exact for small networks.{twins} {reading}{largest} "
+        f"the network, is the figure to read, and is often exact for small networks.{shared} {reading}{largest} "
         f"{_CAUTION}"
     )
 

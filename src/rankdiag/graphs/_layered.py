@@ -19,11 +19,13 @@ from rankdiag.graphs._edge_types import TypedArcs
 from rankdiag.graphs._mincut import Cut, Ties, minimum_cut
 from rankdiag.graphs._multisets import log_multisets
 
-__all__ = ["Layered", "twin_cut"]
+__all__ = ["Layered", "shared_cut"]
 
 Mask = NDArray[np.bool_]
 Ints = NDArray[np.int64]
 Floats = NDArray[np.float64]
+
+_MOST_ARCS = 1_000_000  # beyond, two more flows take longer than what they save is worth
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -145,13 +147,12 @@ def _input_widths(arcs: TypedArcs, d_in: int, d_hidden: int, n: int) -> Ints:
     return np.where(types > d_in // d_hidden, d_in, types * min(d_hidden, d_in))
 
 
-def _twins(own: Ints, other: Ints, kind: Ints, num_types: int, n: int) -> Ints:
+def _twins(own: Ints, other: Ints, kind: Ints, num_types: int, n: int, selves: Ints) -> Ints:
     """Label vertices so that two have one label if and only if they have the same neighbours by the same types.
 
-    Every vertex is a neighbour of itself by type 0.
+    The label is the first such vertex. Those of `selves` are neighbours of themselves by type 0.
     """
-    vertices = np.arange(n)
-    who, code = np.concatenate((own, vertices)), np.concatenate((other * num_types + kind, vertices * num_types))
+    who, code = np.concatenate((own, selves)), np.concatenate((other * num_types + kind, selves * num_types))
     order = np.lexsort((code, who))
     code = code[order]
     ends = np.cumsum(np.bincount(who, minlength=n)).tolist()
@@ -163,7 +164,26 @@ def _twins(own: Ints, other: Ints, kind: Ints, num_types: int, n: int) -> Ints:
     return label
 
 
-def twin_cut(layered: Layered) -> float:
+def shared_cut(layered: Layered) -> float:
+    """Return the least cut of two networks that compute the same, but once what several vertices share.
+
+    Parameters
+    ----------
+    layered : Layered
+        The network.
+
+    Returns
+    -------
+    float
+        Nats; infinity where nothing is shared, at depth 1, and for more than a million arcs, L (n + A).
+    """
+    arcs = len(layered.walks) * (len(layered.side) + len(layered.arcs.source))
+    if len(layered.walks) == 1 or not len(layered.side) or arcs > _MOST_ARCS:
+        return math.inf
+    return min(_twin_cut(layered), _heard_cut(layered))
+
+
+def _twin_cut(layered: Layered) -> float:
     """Return the minimum cut where twins count once; infinity where there are no twins.
 
     Parameters
@@ -184,11 +204,10 @@ def twin_cut(layered: Layered) -> float:
     the same vertices, all by type 0, are only ever heard as a product, so a node stands for that product. As each copy
     and each factor is still a node, no cut of the plain hypergraph is lost, and none becomes dearer.
     """
-    arcs, n, depth = layered.arcs, len(layered.side), len(layered.walks)
-    if depth == 1 or not n:
-        return math.inf
-    same = _twins(arcs.target, arcs.source, arcs.kind, arcs.num_types, n)
-    heard = _twins(arcs.source, arcs.target, arcs.kind, arcs.num_types, n) + n * layered.side
+    arcs, n = layered.arcs, len(layered.side)
+    everyone = np.arange(n)
+    same = _twins(arcs.target, arcs.source, arcs.kind, arcs.num_types, n, everyone)
+    heard = _twins(arcs.source, arcs.target, arcs.kind, arcs.num_types, n, everyone) + n * layered.side
     alone = n * 2 + np.arange(n)  # of other types than 0: each vertex is its own group
     typed = np.zeros(n, bool)
     typed[arcs.source[arcs.kind > 0]] = True
@@ -199,7 +218,7 @@ def twin_cut(layered: Layered) -> float:
 
 
 class _TwinNetwork:
-    """The hypergraph of `twin_cut`."""
+    """The hypergraph of `_twin_cut`."""
 
     def __init__(self, layered: Layered, same: Ints, group: Ints) -> None:
         self.layered, self.same, self.group = layered, same, group
@@ -266,3 +285,78 @@ def _groups(label: Ints, used: Mask) -> list[Ints]:
     ids = ids[np.argsort(label[ids], kind="stable")]
     parts = np.split(ids, np.flatnonzero(np.diff(label[ids])) + 1)
     return [part for part in parts if len(part) > 1]
+
+
+def _heard_cut(layered: Layered) -> float:
+    """Return the minimum cut where what is heard of each side counts once.
+
+    Parameters
+    ----------
+    layered : Layered
+        The network.
+
+    Returns
+    -------
+    float
+        Nats; infinity where no two vertices hear the same of a side.
+
+    Notes
+    -----
+    The vector of a vertex is the product of what it hears of the subset and of what it hears of the rest. Each of both
+    is a node, one for all vertices that hear the same of that side, and occurs as often as all of them. Vertices that
+    hear the same of both sides are one node. A product of inputs from two sides must be taken apart twice here, so
+    this cut may be dearer than the plain one.
+    """
+    arcs, n, depth = layered.arcs, len(layered.side), len(layered.walks)
+    everyone, used = np.arange(n), layered.used
+    same = _twins(arcs.target, arcs.source, arcs.kind, arcs.num_types, n, everyone)
+    leaves = np.flatnonzero(used[0])
+    before = np.full(n, -1, np.int64)
+    before[leaves] = np.arange(len(leaves))
+    builder, sides = _Builder(len(leaves)), layered.side[leaves].tolist()
+    heard = []
+    for side in (True, False):
+        speaks = layered.side[arcs.source] == side
+        selves = np.flatnonzero(layered.side == side)
+        own, other = np.append(arcs.target[speaks], selves), np.append(arcs.source[speaks], selves)
+        label = _twins(arcs.target[speaks], arcs.source[speaks], arcs.kind[speaks], arcs.num_types, n, selves)
+        label[~np.isin(everyone, own)] = -1  # hears nothing of this side
+        heard.append((side, label, own, other))
+    if all(len(np.unique(label[label >= 0])) == int((label >= 0).sum()) for _, label, *_ in heard):
+        return math.inf  # no two vertices hear the same of a side
+
+    def nodes_of(label: Ints, layer: int, side: Mask) -> tuple[Ints, Ints, Floats]:
+        """Add a node for every label of used vertices; return labels, the node of each label, and prices."""
+        totals: dict[int, int] = {}
+        here = np.flatnonzero(used[layer] & (label >= 0))
+        for key, count in zip(label[here].tolist(), layered.walks[layer][here].tolist(), strict=True):
+            totals[key] = totals.get(key, 0) + count
+        keys = np.array(list(totals), np.int64)
+        node = np.full(n, -1, np.int64)
+        node[keys] = builder.size + np.arange(len(keys))
+        builder.size += len(keys)
+        sides.extend(side[keys].tolist())
+        return keys, node, log_multisets(layered.width, list(totals.values()))
+
+    for layer in range(1, depth):
+        keys, node, price = nodes_of(same, layer, layered.side)
+        tie, member = [np.arange(len(keys))], [node[keys]]
+        for side, label, own, other in heard:
+            parts, product, cost = nodes_of(label, layer, np.full(n, side))
+            place = np.full(n, -1, np.int64)
+            place[parts] = np.arange(len(parts))
+            kept = place[own] >= 0
+            pairs = np.unique(place[own[kept]] * builder.size + before[other[kept]])
+            builder.add(
+                cost,
+                np.concatenate((np.arange(len(parts)), pairs // builder.size)),
+                np.concatenate((product[parts], pairs % builder.size)),
+            )
+            hears = np.flatnonzero(label[keys] >= 0)
+            tie.append(hears)
+            member.append(product[label[keys[hears]]])
+        builder.add(price, np.concatenate(tie), np.concatenate(member))
+        before = node[same]
+    builder.add_one(math.log(layered.width), np.unique(before[layered.readout()]))
+    ties = builder.ties(np.arange(len(leaves)), layered.side[leaves], layered.cost[0][leaves])
+    return minimum_cut(ties, np.array(sides)).cost
