@@ -131,8 +131,8 @@ def read_graph(
     Notes
     -----
     Nothing in a file is run: arrays are read without pickle, and GraphML with a document type declaration, which is
-    where entities come from, is refused. Lists of integer ids are read with array operations, in memory of the file's
-    size and about 40 bytes an edge; labels and fields in quotes are read line by line.
+    where entities come from, is refused. Lists of integer ids are read with array operations: beside the file itself
+    about 120 bytes an edge while that runs and 72 after it; labels and fields in quotes are read line by line.
 
     Examples
     --------
