@@ -43,7 +43,7 @@ def wis_sparsify(
     num_remove : int, optional
         Number of edges to remove; more than M stands for all. Exactly one of the two is given.
     depth : int
-        Number L >= 1 of layers of the GNN; walks have length L - 1.
+        Number L of layers of the GNN, 1 to 10,000; walks have length L - 1.
     directed : bool, optional
         Whether columns are directed edges; None takes what a networkx graph or an EdgeList says, else False.
     tie_break : {"first", "last"}
@@ -143,7 +143,7 @@ def wis_removal_order(
     G : networkx.Graph or networkx.DiGraph
         The graph; edge ids follow ``list(G.edges())`` without self-loops. Weights are not used.
     depth : int
-        Number L >= 1 of layers of the GNN; walks have length L - 1.
+        Number L of layers of the GNN, 1 to 10,000; walks have length L - 1.
     num_edges : int, optional
         How many edges to remove; None, and more than there are, stand for all.
     tie_break : {"first", "last"}

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from rankdiag._array import as_float64, is_torch, refuse_size
+from rankdiag._array import as_float64, out_of_torch
 from rankdiag._document import Column, Document, Grid, KeyNumber, Plot, Series
 from rankdiag._meta import Meta
 from rankdiag._result import Result
@@ -24,7 +24,6 @@ __all__ = ["WISOrder", "number_kept", "wis_order"]
 Ints = NDArray[np.int64]
 TieBreak = Literal["first", "last"]
 
-_ENTRY = 8  # machine words of an entry in a list
 _LEVELS = 10  # lines of the table: 10%, 20%, ..., 100% of the edges removed
 
 
@@ -255,7 +254,8 @@ def wis_order(
     graph : array-like of int (2, E), torch.Tensor, scipy sparse (n, n), networkx graph, PyG Data or EdgeList
         The graph; see `as_edge_list`.
     depth : int
-        Number L of layers of the GNN, 1 to 10,000; walks have length L - 1. Depth 2 is also known as 1-WIS, depth 3 as 2-WIS.
+        Number L of layers of the GNN, 1 to 10,000; walks have length L - 1. Depth 2 is also known as 1-WIS, depth 3 as
+        2-WIS.
     num_edges : int, optional
         How many edges to remove; None, and more than there are, stand for all.
     directed : bool
@@ -440,13 +440,7 @@ def edge_mask(values: Any, graph: EdgeList, name: str) -> NDArray[np.bool_]:
     """
     total = graph.num_edges
     rule = f"`{name}` must be edge ids, pairs of vertices or a boolean mask ({total},)"
-    if is_torch(values):
-        try:
-            values = values.detach().cpu().numpy()
-        except Exception as error:  # bfloat16, sparse, nested, without data: torch has an error of its own for each
-            raise TypeError(f"{rule}; got {describe(values)} ({error})") from error
-    if isinstance(values, np.ndarray):
-        refuse_size(_ENTRY * values.size, name, values.shape)
+    values = out_of_torch(values, name, f"edge ids, pairs of vertices or a boolean mask ({total},)")
     if isinstance(values, np.ndarray) and values.dtype == bool:
         if values.shape != (total,):
             raise ValueError(f"`{name}` as a mask must have shape ({total},); got shape {values.shape}")
