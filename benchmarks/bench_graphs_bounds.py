@@ -86,7 +86,7 @@ def medium(size: int) -> Works:
 CASES: dict[str, Any] = {
     "minimum cut, 400 vertices, 800 edges, depth 3": (
         medium,
-        {"plain-networkx": None, "one-flow": None, "separation_rank_bounds": 0.1},
+        {"plain-networkx": None, "one-flow": None, "separation_rank_bounds": 0.15},
     ),
 }
 
