@@ -191,7 +191,7 @@ def test_pyg_data_keeps_its_vertices_and_cuts_every_attribute_of_its_edges():
         ({"keep_ratio": 0.5, "num_remove": 1}, TypeError, "exactly one of `keep_ratio` and `num_remove`"),
         ({"keep_ratio": 1.5}, ValueError, "`keep_ratio` must be a finite real number >= 0 and <= 1; got 1.5"),
         ({"num_remove": -1}, ValueError, "`num_remove` must be an integer >= 0; got -1"),
-        ({"num_remove": 1, "depth": 0}, ValueError, "`depth` must be an integer >= 1"),
+        ({"num_remove": 1, "depth": 0}, ValueError, "`depth` must be"),
         (
             {"num_remove": 8, "keep_edges": [0]},
             ValueError,
