@@ -16,7 +16,7 @@ from rankdiag._array import as_float64, is_torch, machine_eps
 from rankdiag._document import Column, Document, Plot, Series
 from rankdiag._result import Meta, Table
 from rankdiag._rng import as_generator
-from rankdiag._validate import describe, integer
+from rankdiag._validate import boolean, describe, integer, real
 from rankdiag.graphs._adjacency import as_vertex
 from rankdiag.graphs._edge_types import TypedArcs, typed_arcs
 from rankdiag.graphs._edges import EdgeList
@@ -247,7 +247,11 @@ def interaction_profile(
     n = int(data.shape[1])
     count = min(total, integer(samples, "samples", low=1))
     size = integer(batch_size, "batch_size", low=1)
-    found = None if graph is None else typed_arcs(graph, edge_type, directed=directed, num_nodes=n)
+    relative = None if rtol is None else real(rtol, "rtol", low=0.0)
+    one_way = boolean(directed, "directed")
+    if graph is None:
+        _require_none(depth=depth, d_in=d_in, d_hidden=d_hidden, target=target, edge_type=edge_type)
+    found = None if graph is None else typed_arcs(graph, edge_type, directed=one_way, num_nodes=n)
     nothing = np.zeros((0, 2), np.int64)
     edges = EdgeList(n, nothing, np.zeros(0, np.int64)) if found is None else found.edge_list
     labels, masks = _named_masks(partitions, edges)
@@ -256,7 +260,7 @@ def interaction_profile(
     generator, seed = as_generator(rng)
     left, right = (take(data, generator.choice(total, size=count, replace=False)) for _ in range(2))
     rows = tuple(
-        _row(name, mask, _spectrum(fn, combine or _pasted, left, right, mask, size, rtol), limit)
+        _row(name, mask, _spectrum(fn, combine or _pasted, left, right, mask, size, relative), limit)
         for name, mask, limit in zip(labels, masks, limits, strict=True)
     )
     details: dict[str, Any] = {"examples": total, "vertices": n}
@@ -275,6 +279,12 @@ def interaction_profile(
             details=details,
         ),
     )
+
+
+def _require_none(**shape: Any) -> None:
+    for name, value in shape.items():
+        if value is not None:
+            raise ValueError(f"`{name}` describes an architecture and needs `graph`; got no `graph`")
 
 
 def _width(data: Any) -> int:
@@ -308,10 +318,6 @@ def _capacities(
     capacity: Any,
 ) -> list[float | None]:
     if found is None:
-        given = {"depth": depth, "d_hidden": widths[1], "target": target}
-        stray = [name for name, value in given.items() if value is not None]
-        if stray:
-            raise ValueError(f"`{stray[0]}` describes an architecture and needs `graph`; got no `graph`")
         if capacity is None:
             return [None] * len(masks)
         values = as_float64(capacity, "capacity", ndim=1, expected="one logarithm for each partition")
