@@ -25,11 +25,13 @@ __all__ = [
     "is_torch",
     "machine_eps",
     "memory_limit",
+    "out_of_torch",
     "refuse_size",
     "require_finite",
 ]
 
 _GROUP_LIMITS = ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes")
+_LISTED = 8  # machine words of an integer in a list
 _SMALL = 1 << 28  # bytes that need no look at the limit
 _EXTENSION_FLOATS = {"bfloat16", "float8_e4m3fn", "float8_e5m2", "float8_e4m3fnuz", "float8_e5m2fnuz"}
 
@@ -155,6 +157,40 @@ def as_float64(
     if finite:
         require_finite(array, name)
     return array
+
+
+def out_of_torch(x: Any, name: str, expected: str) -> Any:
+    """Return a torch tensor as a numpy array of its own dtype, and anything else as it is; for ids, masks and names.
+
+    Parameters
+    ----------
+    x : object
+        What the user passed.
+    name : str
+        Name of the argument in messages.
+    expected : str
+        What to call a legal value in messages.
+
+    Returns
+    -------
+    object
+        A numpy array if a tensor came in, which may share its memory.
+
+    Raises
+    ------
+    TypeError
+        If the tensor has no plain data: nested, sparse, lazy, of a dtype that numpy lacks.
+    ValueError
+        If an array has more entries than a list of them could hold in this machine's memory.
+    """
+    if is_torch(x):
+        try:
+            x = x.detach().cpu().numpy()
+        except Exception as error:  # torch has an error of its own for each
+            raise TypeError(f"`{name}` must be {expected}; got {describe(x)}, which has no plain data") from error
+    if isinstance(x, np.ndarray) and x.dtype.itemsize:
+        refuse_size(_LISTED * x.size if x.dtype != bool else x.size, name, x.shape)
+    return x
 
 
 def refuse_size(size: int, name: str, shape: tuple[int, ...]) -> None:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from rankdiag._array import is_torch
+from rankdiag._array import out_of_torch
 from rankdiag._document import Column, Document, Grid, KeyNumber, Plot, Series
 from rankdiag._meta import Meta
 from rankdiag._result import Result
@@ -260,8 +260,7 @@ def _short(value: int) -> str:
 
 
 def _candidates(candidates: Any, graph: EdgeList) -> list[tuple[int, int]]:
-    if is_torch(candidates):
-        candidates = candidates.detach().cpu().numpy()
+    candidates = out_of_torch(candidates, "candidates", "pairs of vertices, shape (C, 2)")
     rule = "`candidates` must be pairs of vertices, shape (C, 2)"
     if isinstance(candidates, (str, bytes, dict)) or not hasattr(candidates, "__iter__"):
         raise TypeError(f"{rule}; got {describe(candidates)}")

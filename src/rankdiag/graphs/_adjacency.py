@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rankdiag._array import is_torch, refuse_size
+from rankdiag._array import out_of_torch
 from rankdiag._validate import describe
 from rankdiag.graphs._edges import EdgeList
 
@@ -62,15 +62,7 @@ def as_subset(subset: Any, graph: EdgeList, name: str = "subset") -> NDArray[np.
         If a vertex is not in the graph or appears twice, or a mask has another length.
     """
     n = graph.num_nodes
-    if is_torch(subset):
-        try:
-            subset = subset.detach().cpu().numpy()
-        except Exception as error:  # bfloat16, sparse, nested, without data: torch has an error of its own for each
-            raise TypeError(
-                f"`{name}` must be a collection of vertices or a boolean mask ({n},); got {describe(subset)} ({error})"
-            ) from error
-    if isinstance(subset, np.ndarray):
-        refuse_size(subset.size, name, subset.shape)
+    subset = out_of_torch(subset, name, f"a collection of vertices or a boolean mask ({n},)")
     if isinstance(subset, np.ndarray) and subset.dtype == bool:
         if subset.shape != (n,):
             raise ValueError(f"`{name}` as a mask must have shape ({n},); got shape {subset.shape}")

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from rankdiag._array import is_torch
+from rankdiag._array import out_of_torch
 from rankdiag._validate import describe
 from rankdiag.graphs._adjacency import adjacency, as_subset
 from rankdiag.graphs._edges import EdgeList
@@ -57,8 +57,7 @@ def as_partitions(subsets: Any, graph: EdgeList, name: str = "subsets") -> Parti
         If an array of masks is not of shape (P, n), or a subset names a vertex twice or one that is not there.
     """
     n = graph.num_nodes
-    if is_torch(subsets):
-        subsets = subsets.detach().cpu().numpy()
+    subsets = out_of_torch(subsets, name, f"a collection of subsets or masks (P, {n})")
     if isinstance(subsets, np.ndarray) and subsets.dtype == bool:
         if subsets.ndim != 2 or subsets.shape[1] != n:
             raise ValueError(f"`{name}` as masks must have shape (P, {n}); got shape {subsets.shape}")

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rankdiag._array import is_torch, refuse_size
+from rankdiag._array import out_of_torch, refuse_size
 from rankdiag._document import Column, Document, Grid, KeyNumber
 from rankdiag._meta import Meta
 from rankdiag._result import Table
@@ -278,8 +278,7 @@ def _with_edge(listed: EdgeList, side: Mask, depth: int, goal: int | None, u: in
 
 def _given(candidates: Any, listed: EdgeList) -> Ints:
     """Read candidate pairs and refuse those that are no new edge."""
-    if is_torch(candidates):
-        candidates = candidates.detach().cpu().numpy()
+    candidates = out_of_torch(candidates, "candidates", "pairs of vertices")
     if isinstance(candidates, (str, bytes, dict)) or not isinstance(candidates, Iterable):
         raise TypeError(f"`candidates` must be pairs of vertices; got {describe(candidates)}")
     taken = {tuple(edge) for edge in listed.edges.tolist()}

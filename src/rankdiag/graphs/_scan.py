@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from rankdiag._array import is_torch
+from rankdiag._array import out_of_torch
 from rankdiag._document import Column, Document, Grid, KeyNumber, Plot, Series
 from rankdiag._meta import Meta
 from rankdiag._result import Table
@@ -294,10 +294,9 @@ def members_of(graph: Any, groups: Any, listed: EdgeList, name: str = "groups") 
                 raise ValueError(f"`{name}` has two groups of the name {str(key)!r}")
             found[str(key)] = np.flatnonzero(as_subset(vertices, listed, f"{name}[{str(key)!r}]"))
         return found
-    if is_torch(groups):
-        groups = groups.detach().cpu().numpy()
     n = listed.num_nodes
     rule = f"`{name}` must map names to vertices, or hold the class of each of {n} vertices"
+    groups = out_of_torch(groups, name, f"a mapping of names to vertices, or the class of each of {n} vertices")
     if isinstance(groups, bytes) or not hasattr(groups, "__iter__") or getattr(groups, "ndim", 1) != 1:
         raise TypeError(f"{rule}; got {describe(groups)}")
     classes = list(groups.tolist() if isinstance(groups, np.ndarray) else groups)
