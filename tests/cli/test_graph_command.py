@@ -205,6 +205,15 @@ def test_other_orders_and_sets_are_followed(capsys, files):
     assert {row.kept for row in one} == {8, 7, 6}
 
 
+def test_vertices_without_a_line_are_spoken_of(capsys, files, tmp_path):
+    out = tmp_path / "out.txt"
+    for name, remedy in (("g.txt", "; read it with --num-nodes 7"), ("names.txt", "")):
+        code, _, err = run(capsys, "sparsify", files / name, "--num-remove", 7, "--write", out)
+        assert (code, err) == (0, f"rankdiag: out.txt: 5 vertices have no line any more{remedy}\n")
+    assert run(capsys, "sparsify", files / "g.txt", "--num-remove", 1, "--write", out)[2] == ""
+    assert run(capsys, "sparsify", files / "g.txt", "--num-remove", 7, "--write", out, "--quiet")[2] == ""
+
+
 def test_steps_of_several_edges(capsys, files, tmp_path):
     read(capsys, "sparsify", files / "g.txt", "--num-remove", 3, "--batch-size", 3, "--write", tmp_path / "out.txt")
     assert len((tmp_path / "out.txt").read_text().splitlines()) == 6

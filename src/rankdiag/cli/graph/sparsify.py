@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,8 +85,23 @@ def _run(options: argparse.Namespace) -> int:
     if options.write is not None:
         from rankdiag.adapters import write_graph
 
-        write_graph(file, options.write, keep=order.removal_rank < 0)
+        keep = order.removal_rank < 0
+        write_graph(file, options.write, keep=keep)
+        if file.format == "edges" and not options.quiet:
+            _say_what_is_lost(file, options.write, keep)
     return deliver(curves, options)
+
+
+def _say_what_is_lost(file: GraphFile, path: str, keep: Any) -> None:
+    """Say on standard error how many vertices have lost their last line in a list of edges."""
+    import numpy as np
+
+    ids = file.edges.column_edge[: file.columns.shape[1]]
+    stays = (ids < 0) | np.append(keep, False)[ids]
+    alone = len(np.unique(file.columns)) - len(np.unique(file.columns[:, stays]))
+    if alone:
+        remedy = "" if file.edges.labels is not None else f"; read it with --num-nodes {file.edges.num_nodes}"
+        sys.stderr.write(f"rankdiag: {Path(path).name}: {alone} vertices have no line any more{remedy}\n")
 
 
 def _check(options: argparse.Namespace) -> None:
