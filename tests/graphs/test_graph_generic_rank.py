@@ -122,7 +122,7 @@ def test_polynomials_of_many_graphs() -> None:
 def test_bounds_of_many_graphs_hold() -> None:
     rng = np.random.default_rng(1)
     tight = total = 0
-    for trial in range(200):
+    for trial in range(120):
         n = int(rng.integers(2, 6))
         pairs = np.array([(u, v) for u in range(n) for v in range(n) if u != v and rng.random() < 0.4], dtype=np.int64)
         graph, kinds = pairs.reshape(-1, 2).T, rng.integers(0, 2, len(pairs))
@@ -137,7 +137,7 @@ def test_bounds_of_many_graphs_hold() -> None:
             assert found.rank >= math.exp(bounds.log_lower_multiset) * (1 - 1e-9)
             total += 1
             tight += abs(math.log(found.rank) - bounds.log_upper_mincut) < 1e-9
-    assert tight > 0.7 * total > 100
+    assert tight > 0.7 * total > 60
 
 
 @settings(max_examples=15)
