@@ -117,7 +117,7 @@ def as_edge_list(graph: Any, *, directed: bool = False, num_nodes: int | None = 
 
     Notes
     -----
-    O(E log E) time for one sort, about 50 bytes a column while it runs and 16 after it.
+    O(E log E) time for one sort, about 32 bytes a column while it runs and 16 after it.
 
     Examples
     --------
