@@ -329,7 +329,7 @@ def test_errors(arguments, options, error, message):
 def test_errors_of_many():
     with pytest.raises(ValueError, match=r"`subsets` as masks must have shape \(P, 7\); got shape \(7,\)"):
         walk_indices(COLUMNS, np.zeros(7, bool), 2)
-    with pytest.raises(ValueError, match=r"`subsets\[1\]` contains vertex 8"):
+    with pytest.raises(ValueError, match="subset 1: `subsets` contains vertex 8"):
         walk_indices(COLUMNS, [[0], [8]], 2)
     with pytest.raises(TypeError, match=r"`subsets` must hold one collection of vertices for each partition; got 0"):
         walk_indices(COLUMNS, [0, 1], 2)

@@ -15,7 +15,7 @@ from rankdiag.graphs._adjacency import adjacency, as_subset
 from rankdiag.graphs._edges import EdgeList
 from rankdiag.graphs._walk_counts import WalkCounts
 
-__all__ = ["Partitions", "as_partitions", "partition_totals"]
+__all__ = ["Partitions", "as_partitions", "one_of_many", "partition_totals"]
 
 Mask = NDArray[np.bool_]
 Words = NDArray[np.uint64]
@@ -80,10 +80,18 @@ def as_partitions(subsets: Any, graph: EdgeList, name: str = "subsets") -> Parti
     def masks_of(start: int, stop: int) -> Mask:
         found = np.zeros((stop - start, n), bool)
         for row, entry in enumerate(entries[start:stop]):
-            found[row] = as_subset(entry, graph, f"{name}[{start + row}]")
+            found[row] = one_of_many(entry, graph, name, f"subset {start + row}")
         return found
 
     return Partitions(len(entries), masks_of)
+
+
+def one_of_many(subset: Any, graph: EdgeList, name: str, which: str) -> Mask:
+    """Read one of several subsets as `as_subset` does; messages begin with which one it is."""
+    try:
+        return as_subset(subset, graph, name)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{which}: {error}") from None
 
 
 def partition_totals(

@@ -15,9 +15,9 @@ from rankdiag._document import Column, Document, Grid, KeyNumber, Plot, Series
 from rankdiag._meta import Meta
 from rankdiag._result import Table
 from rankdiag._validate import boolean, describe
-from rankdiag.graphs._adjacency import as_subset, as_vertex
+from rankdiag.graphs._adjacency import as_vertex
 from rankdiag.graphs._edges import EdgeList, normalise
-from rankdiag.graphs._partitions import Partitions, partition_totals
+from rankdiag.graphs._partitions import Partitions, one_of_many, partition_totals
 from rankdiag.graphs._walk_counts import WalkCounts, as_depth, count_text, count_walks, log_of, refuse_long
 
 __all__ = ["PartitionRow", "PartitionScan", "masks_of", "members_of", "partition_scan"]
@@ -292,7 +292,7 @@ def members_of(graph: Any, groups: Any, listed: EdgeList, name: str = "groups") 
         for key, vertices in groups.items():
             if str(key) in found:
                 raise ValueError(f"`{name}` has two groups of the name {str(key)!r}")
-            found[str(key)] = np.flatnonzero(as_subset(vertices, listed, f"{name}[{str(key)!r}]"))
+            found[str(key)] = np.flatnonzero(one_of_many(vertices, listed, name, f"group {str(key)!r}"))
         return found
     n = listed.num_nodes
     rule = f"`{name}` must map names to vertices, or hold the class of each of {n} vertices"
