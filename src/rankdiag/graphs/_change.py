@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
+from rankdiag._array import is_torch
 from rankdiag._document import Column, Document, Grid, KeyNumber, Plot, ReferenceLine, Series, Verdict
 from rankdiag._meta import Meta, Threshold
 from rankdiag._result import Table
@@ -343,8 +344,8 @@ def _members(graph: Any, subsets: Any, listed: EdgeList) -> dict[str, Ints]:
 
 def _is_many(subsets: Any) -> bool:
     """Whether these are subsets one by one, and not one class for each vertex."""
-    if getattr(subsets, "ndim", None) == 2:
-        return True
+    if isinstance(subsets, np.ndarray) or is_torch(subsets):
+        return bool(subsets.ndim == 2)
     if not isinstance(subsets, (list, tuple)):
         return False
     return all(hasattr(entry, "__iter__") and not isinstance(entry, (str, bytes)) for entry in subsets)

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from rankdiag._array import is_torch
+from rankdiag._array import is_torch, refuse_size
 from rankdiag._validate import describe, integer
 
 __all__ = ["OneWISQueue", "stream_sparsify"]
@@ -38,7 +38,7 @@ class OneWISQueue:
     TypeError
         If an edge is no pair of integers.
     ValueError
-        If a vertex id is negative, or an edge is a self-loop.
+        If a vertex id is negative, an edge is a self-loop, or an array is not of shape (E, 2).
 
     Notes
     -----
@@ -295,7 +295,7 @@ def stream_sparsify(edges: Iterable[Edge], budget: int) -> Iterator[Edge]:
     TypeError
         If `edges` cannot be iterated over, an edge is no pair of integers, or `budget` is no integer.
     ValueError
-        If a vertex id or `budget` is negative, or an edge is a self-loop.
+        If a vertex id or `budget` is negative, an edge is a self-loop, or an array is not of shape (E, 2).
 
     Notes
     -----
@@ -333,9 +333,19 @@ def pairs_of(edges: Any, name: str) -> Iterator[Edge]:
     TypeError
         If `edges` cannot be iterated over, at once; if a pair is none, when it is reached.
     ValueError
-        If an id is negative, when it is reached.
+        If an array is not of shape (E, 2), at once; if an id is negative, when it is reached.
     """
-    if is_torch(edges) or isinstance(edges, np.ndarray):
+    if is_torch(edges):
+        try:
+            edges = edges.detach().cpu().numpy()
+        except Exception as error:  # sparse, nested, without data, ...
+            raise TypeError(f"`{name}` must be pairs of vertex ids; got {describe(edges)} ({error})") from None
+    if isinstance(edges, np.ndarray):
+        if edges.size and (edges.ndim != 2 or edges.shape[1] != 2):
+            raise ValueError(f"`{name}` as an array must have shape (E, 2); got shape {edges.shape}")
+        if edges.size and edges.dtype.kind not in "iu":
+            raise TypeError(f"`{name}` must hold pairs of vertex ids; got dtype {edges.dtype}")
+        refuse_size(edges.size, name, edges.shape)
         edges = edges.tolist()
     if isinstance(edges, (str, bytes, dict)) or not hasattr(edges, "__iter__"):
         raise TypeError(f"`{name}` must be an iterable of pairs of vertex ids; got {describe(edges)}")
