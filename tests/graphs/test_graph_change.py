@@ -22,7 +22,7 @@ RING = columns_of([(0, 1), (1, 2), (2, 3), (3, 0)], False)
 LINE = columns_of([(0, 1), (1, 2), (2, 3)], False)
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(graphs(most=7, least=2), st.integers(1, 5), st.data())
 def test_a_graph_that_loses_edges(case, depth, data):
     n, edges, directed = case

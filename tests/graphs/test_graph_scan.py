@@ -22,7 +22,7 @@ from rankdiag.graphs._scan import PartitionScan, partition_scan
 PATH = columns_of([(0, 1), (1, 2), (2, 3)], False)
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(graphs(most=8), st.integers(1, 6), st.data())
 def test_groups_one_by_one(case, depth, data):
     n, edges, directed = case
@@ -46,7 +46,7 @@ def test_groups_one_by_one(case, depth, data):
     assert result_from_json(scan.to_json()) == scan
 
 
-@settings(max_examples=25)
+@settings(max_examples=15)
 @given(graphs(most=8), st.integers(1, 5), st.data())
 def test_pairs_are_separated_where_it_costs_least(case, depth, data):
     n, edges, directed = case

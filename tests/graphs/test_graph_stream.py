@@ -76,7 +76,7 @@ def run(operations, vertices):
 STEP = st.tuples(st.sampled_from(["add", "add", "add", "pop", "remove"]), st.integers(0, 7), st.integers(0, 7))
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(st.lists(STEP, max_size=30), st.integers(2, 8))
 def test_every_choice_is_greedy(operations, vertices):
     run(operations, vertices)

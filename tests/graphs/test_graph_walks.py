@@ -64,7 +64,7 @@ def test_closed_forms():
         assert walk_index(nx.star_graph(leaves), [0], 2) == 3 * leaves + 1
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(graphs(most=5), st.integers(1, 4), st.data())
 def test_every_walk_one_by_one(case, depth, data):
     n, edges, directed = case
@@ -88,7 +88,7 @@ def test_every_walk_one_by_one(case, depth, data):
         assert start == sorted(nx.node_boundary(known, inner) | nx.node_boundary(known, outer))
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(graphs(most=8), st.integers(1, 9), st.data())
 def test_identities(case, depth, data):
     n, edges, directed = case
@@ -113,7 +113,7 @@ def test_identities(case, depth, data):
     assert found == walk_index(renamed, [names[v] for v in side], depth, directed=directed, num_nodes=n)
 
 
-@settings(max_examples=30)
+@settings(max_examples=20)
 @given(graphs(most=7, directed=False, least=2), st.integers(1, 6), st.data())
 def test_an_edge_more_never_lowers_an_undirected_walk_index(case, depth, data):
     n, edges, _ = case
@@ -124,7 +124,7 @@ def test_an_edge_more_never_lowers_an_undirected_walk_index(case, depth, data):
     assert walk_index(columns_of(more, False), side, depth, num_nodes=n) >= before
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(graphs(most=7), st.integers(1, 8))
 def test_single_vertices(case, depth):
     n, edges, directed = case
@@ -177,7 +177,7 @@ def test_numbers_beyond_64_bits():
 @pytest.mark.parametrize("target", [None, 3])
 def test_limbs_are_python_ints(target):
     rng = np.random.default_rng(0)
-    for n, m in ((3, 2), (12, 40), (60, 59), (200, 3000)):
+    for n, m in ((3, 2), (12, 40), (60, 59), (100, 900)):
         graph = nx.gnm_random_graph(n, m, seed=int(rng.integers(1000)))
         if m == n - 1:
             graph = nx.star_graph(n - 1)  # one hub
@@ -185,7 +185,7 @@ def test_limbs_are_python_ints(target):
         near = [[i, *graph[i]] for i in range(n)]
         goal = None if target is None else min(target, n - 1)
         y = [int(goal in {None, i}) for i in range(n)]
-        for steps in range(60):
+        for steps in range(45):
             counts = count_walks(listed, steps, goal)
             exact = walk_counts(listed, steps, goal)
             assert list(exact) == y
