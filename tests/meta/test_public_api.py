@@ -214,6 +214,7 @@ ALSO_BY_POSITION = {
     *("ref_chosen", "ref_rejected", "n_chosen", "n_rejected"),
     # Those that the specification of reward landscapes writes out.
     *("logp_ref", "beta", "gold", "eval_rewards", "n", "p"),
+    "depth",  # of a graph network: the one number beside the graph that every call of that room has
 }
 DATA = {
     *("chosen", "chosen_mask", "rejected", "rejected_mask", "sum_chosen", "sum_rejected", "n_chosen", "n_rejected"),
@@ -221,6 +222,8 @@ DATA = {
     *("chosen_states", "rejected_states", "chosen_ids", "rejected_ids", "n_shared", "w_chosen", "w_rejected"),
     *("logp_before", "logp_after", "preferred", "k"),
     *("sampler", "prompts", "functions"),
+    *("graph", "subset", "depth", "d_in", "d_hidden"),  # a graph, a cut of it, and the network in three sizes
+    *("before", "after", "subsets"),
 }
 
 
