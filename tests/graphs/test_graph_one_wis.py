@@ -16,6 +16,17 @@ from rankdiag.graphs._one_wis import level_order
 FIGURE = [(0, 1), (0, 2), (1, 3), (2, 4), (2, 5), (3, 5), (4, 6), (5, 6)]
 
 
+CORE = _one_wis._CORE
+
+
+@pytest.fixture(autouse=True, scope="module")
+def levels_only():
+    """Small graphs, which a plain heap would take whole, go through the levels."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_one_wis, "_CORE", 0)
+        yield
+
+
 def both_ways(edges):
     pairs = np.array(edges, dtype=np.int64).reshape(-1, 2).T
     return np.concatenate((pairs, pairs[::-1]), axis=1)
@@ -58,9 +69,15 @@ def test_every_choice_is_best_by_the_definition(graph, last):
     assert order.edges.tolist() == [list(edges[e]) for e in order.edge_ids]
 
 
-@given(graphs(), st.booleans(), st.integers(0, 40))
-def test_it_takes_the_largest_pair_of_degrees(graph, last, count):
+@given(graphs(), st.booleans(), st.integers(0, 40), st.sampled_from([0, 3, 7, CORE]))
+def test_it_takes_the_largest_pair_of_degrees(graph, last, count, core):
     n, columns = graph
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(_one_wis, "_CORE", core)
+        check_pairs_of_degrees(n, columns, last, count)
+
+
+def check_pairs_of_degrees(n, columns, last, count):
     edges = simple_edges(columns)
     whole, keys = order_by_keys(n, edges, last)
     rule = "last" if last else "first"
@@ -92,6 +109,16 @@ def test_every_way_through_a_level_agrees(monkeypatch, last):
         for name, value in zip(("_ROUNDS", "_FEW", "_MANY", "_CHUNK"), limits, strict=True):
             monkeypatch.setattr(_one_wis, name, value)
         assert ids(edges, 90, last) == whole
+
+
+@pytest.mark.parametrize("last", [False, True])
+def test_the_uppermost_levels_may_go_through_a_heap_down_to_any(monkeypatch, last):
+    edges = random_graph(6, 60, 260, 0.9)
+    whole = order_by_keys(60, edges, last)[0]
+    for core in (0, 1, 3, 10, 30, 60, 100, 150, 200, 240, 10**6):
+        monkeypatch.setattr(_one_wis, "_CORE", core)
+        for count in (1, len(edges) // 5, len(edges)):
+            assert ids(edges, 60, last, count) == whole[:count]
 
 
 # --- graphs that are hard for one way or another ---------------------------------------------------------------------
@@ -226,7 +253,8 @@ def test_the_form_for_any_depth_agrees(graph, last):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["cora", "citeseer", "pubmed_graph"])
-def test_whole_orders_of_citation_graphs(name):
+def test_whole_orders_of_citation_graphs(name, monkeypatch):
+    monkeypatch.setattr(_one_wis, "_CORE", CORE)
     path = planetoid(f"{name}.npz")
     if path is None:
         pytest.skip(f"planetoid/{name}.npz is not beside the repository; RANKDIAG_DATA may name its folder")
@@ -240,9 +268,10 @@ def test_whole_orders_of_citation_graphs(name):
 
 
 @pytest.mark.slow
-def test_hundreds_of_random_graphs():
+def test_hundreds_of_random_graphs(monkeypatch):
     rng = np.random.default_rng(0)
     for seed in range(400):
+        monkeypatch.setattr(_one_wis, "_CORE", int(rng.choice([0, 5, 40, CORE])))
         n, m = int(rng.integers(2, 120)), int(rng.integers(1, 700))
         edges = random_graph(seed, n, m, rng.choice([0.0, 0.5, 1.0, 2.0]))
         last, count = bool(rng.integers(2)), int(rng.integers(0, len(edges) + 1)) if rng.integers(2) else None

@@ -13,6 +13,8 @@ does. It is found by iteration: from a guess follow times, from times a better g
 k removals, and graphs in use need fewer than a dozen; where they are not enough, a heap of hubs takes over.
 
 What is left of the level joins two vertices of degree a, and goes in the order of ids while both ends are unused.
+
+The uppermost levels are many and hold few edges; a plain heap of edges is through with them before arrays are set up.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ _MOST_EDGES = 2**31  # beyond, an edge id and a vertex do not fit into 63 bits
 _ROUNDS = 32  # rounds of guesses before the heap takes over; each costs one pass over the edges of the level
 _MANY = 200  # edges from which passes over arrays pay beside a loop
 _CHUNK = 4096  # edges of one loop
+_CORE = 250  # edges of the uppermost levels, which a heap of edges deals with sooner than arrays do
 _FEW = 40  # edges that the heap deals with sooner than arrays do
 
 
@@ -88,8 +91,14 @@ class _Levels:
         place[by_degree] = np.arange(n)
         degree = degree[by_degree]
         flat = place[flat]  # from here on vertices are numbered by their degree
-        self.across = flat[::2] ^ flat[1::2]  # with one end of an edge it gives the other
-        self.top = int(np.minimum(degree[flat[::2]], degree[flat[1::2]]).max())
+        u, v = flat[::2], flat[1::2]
+        self.across = u ^ v  # with one end of an edge it gives the other
+        lower = np.minimum(u, v)
+        lower = degree[lower]
+        self.top = self._few_levels(lower)
+        core = (lower > self.top).nonzero()[0]
+        self.core = core, u[core], v[core]
+        del lower, u, v
         self.incident = _places(flat).astype(self.kind)
         self.incident >>= 1
         self.first = np.zeros(n + 1, np.int64)
@@ -107,7 +116,10 @@ class _Levels:
     def run(self) -> Short:
         """Go down the levels until enough edges are removed."""
         none = np.zeros(0, np.int64)  # int32 would be cast wherever it points into an array
-        x, e, members, hit = none, none, none, none
+        x, e, members = none, none, none
+        hit = self._few()
+        if self.size == len(self.removed):
+            return self.removed
         for a in range(self.top, 0, -1):
             low, high = self.bucket[a : a + 2]
             if low < high:  # these have not lost an edge yet
@@ -138,6 +150,29 @@ class _Levels:
                 self.degree[group] -= 1
                 self.used[group] = False
         return self.removed
+
+    def _few_levels(self, lower: Ints) -> int:
+        """Return the highest level that arrays deal with: above it there are few edges."""
+        above = np.bincount(lower)[::-1].cumsum()
+        return max(0, len(above) - 1 - int(above.searchsorted(_CORE, "right")))
+
+    def _few(self) -> Ints:
+        """Deal with the levels above the top one through a heap of edges; return who comes down to the top by that."""
+        core, u, v = self.core
+        if not len(core):
+            return core
+        ends = np.concatenate((u, v))
+        degrees = self.degree[ends].tolist()
+        names = ends.tolist()
+        degree = dict(zip(names, degrees, strict=True))
+        taken = core[_edge_by_edge(names[: len(core)], names[len(core) :], degree, self.top, len(self.removed))]
+        self._take(taken)
+        self.alive[taken] = False
+        vertices = np.array(list(degree), np.int64)
+        now = np.array(list(degree.values()), np.int64)
+        self.degree[vertices] = now
+        down: Ints = vertices[now == self.top]
+        return down
 
     def _gather(self, hit: Ints, x: Ints, e: Ints) -> tuple[Ints, Ints]:
         """Append the remaining edges at vertices that have come down to the level as hubs."""
@@ -272,6 +307,39 @@ def _places(values: Ints) -> Ints:
     key.sort()
     key &= (1 << bits) - 1
     return key
+
+
+def _edge_by_edge(us: list[int], vs: list[int], degree: dict[int, int], low: int, count: int) -> list[int]:
+    """Remove edges whose smaller degree is above `low`, by the definition; `degree` is of the graph and is kept true.
+
+    A key waits in the heap until it comes up, and goes back if it has fallen since.
+    """
+    bits = len(us).bit_length()
+    mask = (1 << bits) - 1
+    wide = max(degree.values()).bit_length()
+    heap: list[int] = []
+    for edge, (u, v) in enumerate(zip(us, vs, strict=True)):
+        a, b = degree[u], degree[v]
+        heap.append(edge - (((a << wide) + b if a < b else (b << wide) + a) << bits))
+    heapq.heapify(heap)
+    taken: list[int] = []
+    while heap and len(taken) < count:
+        key = heap[0]
+        edge = key & mask
+        u, v = us[edge], vs[edge]
+        a, b = degree[u], degree[v]
+        if a > b:
+            a, b = b, a
+        now = edge - (((a << wide) + b) << bits)
+        if now != key and a > low:
+            heapq.heapreplace(heap, now)
+            continue
+        heapq.heappop(heap)
+        if a > low:
+            taken.append(edge)
+            degree[u] -= 1
+            degree[v] -= 1
+    return taken
 
 
 def _one_by_one(a: int, edges: Ints, ends: Ints, begin: Ints, high: Ints) -> tuple[Ints, Ints]:
