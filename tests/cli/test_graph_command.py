@@ -19,7 +19,6 @@ from oracles.graphs_pyg import surviving
 from rankdiag import result_from_json
 from rankdiag.adapters import read_graph
 from rankdiag.cli import main
-from rankdiag.cli.graph import walk_index as walk_index_module
 from rankdiag.report import from_json
 
 SCRIPT = Path(sysconfig.get_path("scripts")) / "rankdiag"
@@ -122,12 +121,13 @@ def test_without_a_set_every_vertex_is_a_group(capsys, files, name):
     assert {row.name: row.walk_index for row in scan} == dict(zip(names, SINGLE, strict=True))
 
 
-def test_too_many_single_vertices_need_a_set(capsys, files, monkeypatch):
-    monkeypatch.setattr(walk_index_module, "_MOST", 6)
-    code, _, err = run(capsys, "walk-index", files / "g.txt", "--depth", 3)
-    assert code == 3
-    assert "g.txt: has 7 vertices" in err
-    assert "--subset or --group-by" in err
+def test_single_vertices_of_a_large_graph(capsys, tmp_path):
+    edges = np.random.default_rng(0).integers(0, 40_000, (50_000, 2))
+    np.savetxt(tmp_path / "g.txt", edges, fmt="%d")
+    code, out, _ = run(capsys, "walk-index", tmp_path / "g.txt", "--depth", 2, "--max-rows", 3)
+    assert code == 0
+    assert "more rows" in out
+    assert len(out) < 4000
 
 
 def test_directed_graphs(capsys, tmp_path):

@@ -17,7 +17,10 @@ from hypothesis import strategies as st
 from oracles.graphs_walks import boundary, columns_of, graphs, matrix_of, planetoid, power, walk_index_of
 from rankdiag import result_from_json
 from rankdiag.graphs._edges import as_edge_list
+from rankdiag.graphs._partitions import group_totals
 from rankdiag.graphs._scan import PartitionScan, partition_scan
+from rankdiag.graphs._walk_counts import count_walks
+from rankdiag.graphs._walks import singleton_walk_indices
 
 PATH = columns_of([(0, 1), (1, 2), (2, 3)], False)
 
@@ -83,6 +86,34 @@ def test_many_groups_fall_back_to_single_ones():
     assert {row.walk_index for row in scan} == {36}
     assert scan.meta.details["unions"] == "single groups"
     assert partition_scan(ring, [v // 4 for v in range(40)], 3, pairs=True).meta.details["unions"] == "all"
+
+
+@settings(max_examples=15)
+@given(graphs(most=8), st.sampled_from([1, 3, 45]), st.data())
+def test_groups_that_do_not_overlap_are_read_off_the_edges(case, depth, data):
+    n, edges, directed = case
+    group = np.array(data.draw(st.lists(st.integers(0, 3), min_size=n, max_size=n)), np.int64)  # 3 is none
+    listed = as_edge_list(columns_of(edges, directed), directed=directed, num_nodes=n)
+    counts = count_walks(listed, depth - 1)
+    a = matrix_of(n, edges, directed)
+    sides = [set(np.flatnonzero(group == k).tolist()) for k in range(3)]
+    expected = (
+        [walk_index_of(a, side, depth, None) for side in sides],
+        [len(boundary(a, side)) for side in sides],
+        [len(side) for side in sides],
+    )
+    assert group_totals(listed, group, 3, counts) == expected
+
+
+def test_every_vertex_of_a_graph_is_a_group():
+    graph = nx.gnm_random_graph(400, 700, seed=1)
+    scan = partition_scan(graph, range(400), 3)
+    indices = singleton_walk_indices(graph, 3, prediction="graph").tolist()
+    assert [row.walk_index for row in scan] == sorted(indices)
+    assert all(row.walk_index == indices[int(row.name)] and row.size == 1 for row in scan)
+    twice = {**{str(v): [v] for v in range(399)}, "two": [398, 399]}  # these overlap
+    rows = {row.name: row for row in partition_scan(graph, twice, 3)}
+    assert (rows["two"].size, rows["398"].walk_index) == (2, indices[398])
 
 
 def test_ways_to_say_groups():

@@ -17,7 +17,7 @@ from rankdiag._result import Table
 from rankdiag._validate import boolean, describe
 from rankdiag.graphs._adjacency import as_vertex
 from rankdiag.graphs._edges import EdgeList, normalise
-from rankdiag.graphs._partitions import Partitions, one_of_many, partition_totals
+from rankdiag.graphs._partitions import Partitions, group_totals, one_of_many, partition_totals
 from rankdiag.graphs._walk_counts import WalkCounts, as_depth, count_text, count_walks, log_of, refuse_long
 
 __all__ = ["PartitionRow", "PartitionScan", "masks_of", "members_of", "partition_scan"]
@@ -27,6 +27,7 @@ Mask = NDArray[np.bool_]
 
 _ALL_UNIONS = 14  # groups up to which every union of them is tried as a cut: 2^13 of them
 _REST = "(none)"
+_MANY = 256  # more groups than this, if they do not overlap, are read off the edges at once
 _FEW = 12  # groups up to which a plot names its bars
 
 
@@ -342,7 +343,15 @@ def _row(
 
 def _group_rows(members: dict[str, Ints], listed: EdgeList, counts: WalkCounts, every: int) -> list[PartitionRow]:
     """Cut each group from all other vertices."""
-    figures = partition_totals(listed, masks_of(members, listed.num_nodes), counts)
+    n, figures = listed.num_nodes, None
+    if len(members) > _MANY:
+        group = np.full(n, len(members), np.int64)
+        for place, vertices in enumerate(members.values()):
+            group[vertices] = place
+        if sum(map(len, members.values())) == np.count_nonzero(group < len(members)):  # no vertex is in two
+            figures = group_totals(listed, group, len(members), counts)
+    if figures is None:
+        figures = partition_totals(listed, masks_of(members, n), counts)
     return [
         _row(name, "", size, boundary, index, every, (name,))
         for name, index, boundary, size in zip(members, *figures, strict=True)

@@ -20,8 +20,6 @@ from rankdiag.cli.graph._input import (
 
 __all__ = ["add_arguments"]
 
-_MOST = 30_000  # vertices that are compared one by one: a few seconds
-
 
 def add_arguments(commands: Any) -> None:
     """Add the sub-command and its arguments."""
@@ -72,11 +70,6 @@ def _run(options: argparse.Namespace) -> int:
         )
     if options.group_by is not None:
         groups = groups_of(options, file)
-    elif graph.num_nodes > _MOST:
-        raise ValueError(
-            f"{file.name}: has {graph.num_nodes} vertices, and a table of every single one takes their number squared; "
-            "name --subset or --group-by"
-        )
     else:  # every vertex is a group
         groups = [str(vertex) for vertex in (range(graph.num_nodes) if graph.labels is None else graph.labels)]
     return deliver(partition_scan(graph, groups, options.depth, target=target, pairs=options.pairs), options)
