@@ -70,6 +70,18 @@ def test_stars_and_matchings_go_by_id(depth: int) -> None:
         assert full(graph, depth, last=True) == list(range(8))[::-1]
 
 
+@pytest.mark.parametrize("depth", [7, 8, 9, 45, 64])
+def test_a_longer_path_holds_more_closed_walks_than_its_last_edge(depth: int) -> None:
+    """The lone edge and what is left of the path tie; a bound that takes the path's walks for the edge's is too bad."""
+    assert full(both_ways([(0, 1), (2, 3), (1, 4)]), depth) == [0, 1, 2]
+
+
+@pytest.mark.parametrize("depth", [8, 9, 10, 12])
+def test_equals_the_definition_at_depths_with_far_bounds(depth: int) -> None:
+    for seed in (188, 204, 240, 302, 331):
+        compare(seed, 8, 14, depth)
+
+
 @pytest.mark.parametrize("depth", [1, 3, 4])
 def test_nothing_to_remove(depth: int) -> None:
     empty = as_edge_list(np.array([[0, 1], [0, 1]]), num_nodes=3)

@@ -8,6 +8,7 @@ second is the heart of the lazy order: see `rankdiag.graphs._deep_wis`.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from itertools import accumulate
 from typing import Any, Protocol
 
 import numpy as np
@@ -29,7 +30,7 @@ class Engine(Protocol):
     values: list[int]
     falling: bool  # values fall, since edges go; else they rise, since edges come
     twins: bool  # falling values only: where two values change, they say how, and for good
-    least: tuple[int, ...]  # what vertices at each distance from an edge lose at least; empty where nothing is known
+    least: tuple[int, ...]  # what vertices up to each distance from an edge lose at least; empty: nothing is known
 
     def layers(self, edge: int) -> Iterable[Iterable[int]]:
         """Return the vertices at each distance of `least`; vertices of smaller distance may be among them."""
@@ -83,9 +84,11 @@ _FAR = 2  # distance beyond which a bound costs more than it saves
 
 
 def _least(depth: int) -> tuple[int, ...]:
-    """Return the closed walks through an undirected edge from each distance that lie on the shortest path alone.
+    """Return what the vertices up to each distance from an undirected edge lose at least when it goes.
 
-    Those from one end of a path of d + 2 vertices that use its last edge; none are left at distances above (L - 2) / 2.
+    A vertex at distance d loses the closed walks on its shortest path there, those from one end of a path of d + 2
+    vertices that use its last edge; none are left at distances above (L - 2) / 2. From depth 8 on, a longer path holds
+    more of them, so the least over all distances up to d counts.
     """
     found = []
     for distance in range(min((depth - 2) // 2, _FAR) + 1):
@@ -96,7 +99,7 @@ def _least(depth: int) -> tuple[int, ...]:
                 walks = [sum(walks[max(i - 1, 0) : i + 2]) for i in range(size)]
             counts.append(walks[0])
         found.append(counts[1] - counts[0])
-    return tuple(found)
+    return tuple(accumulate(found, min))
 
 
 class NearEngine:
