@@ -215,7 +215,7 @@ def test_a_trained_gcn_interacts_where_its_task_does() -> None:
         ({"features": []}, ValueError, "`features` must hold at least one"),
         ({"partitions": []}, ValueError, "`partitions` must hold at least one partition"),
         ({"partitions": {0: [1]}}, TypeError, "names that are strings"),
-        ({"partitions": [[7]]}, ValueError, "partition 0 of `partitions` contains vertex 7"),
+        ({"partitions": [[7]]}, ValueError, "partition 0: `partitions` contains vertex 7"),
         ({"partitions": 3}, TypeError, "`partitions` must be a collection"),
         ({"depth": 2}, ValueError, "`depth` describes an architecture and needs `graph`"),
         ({"d_in": 2}, ValueError, "`d_in` describes an architecture"),

@@ -87,7 +87,7 @@ def test_nothing_to_measure():
     for method in ("auto", "dense", "jl"):
         assert effective_resistances(np.zeros((2, 0), int), method=method).tolist() == []
         assert effective_resistances([[0, 2], [0, 2]], num_nodes=5, method=method).tolist() == []
-        assert effective_resistances([[0, 7], [7, 0]], num_nodes=2**31, method=method).tolist() == [1.0]
+        assert effective_resistances([[0, 7], [7, 0]], num_nodes=10**6, method=method).tolist() == [1.0]
 
 
 @pytest.mark.parametrize("scale", [1e-300, 1e-3, 1e300])

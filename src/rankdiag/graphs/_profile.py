@@ -302,8 +302,7 @@ def _named_masks(partitions: Any, edges: EdgeList) -> tuple[list[str], list[Mask
         found = as_partitions(partitions, edges, "partitions")
         masks = list(found.masks(0, found.count))
     except (TypeError, ValueError) as error:
-        text = re.sub(r"`partitions\[(\d+)\]`", r"partition \1 of `partitions`", str(error))
-        raise type(error)(text) from error
+        raise type(error)(re.sub(r"^subset (?=\d+: )", "partition ", str(error))) from None
     if not masks:
         raise ValueError("`partitions` must hold at least one partition")
     return names or [f"partition {k}" for k in range(len(masks))], masks
