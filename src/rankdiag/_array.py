@@ -179,7 +179,8 @@ def out_of_torch(x: Any, name: str, expected: str) -> Any:
     Raises
     ------
     TypeError
-        If the tensor has no plain data: nested, sparse, lazy, of a dtype that numpy lacks.
+        If the tensor has no plain data: nested, sparse, lazy, of a dtype that numpy lacks. If it is a masked array,
+        whose mask would be lost, or a scipy sparse matrix, whose rows are no lists.
     ValueError
         If an array has more entries than a list of them could hold in this machine's memory.
     """
@@ -188,9 +189,20 @@ def out_of_torch(x: Any, name: str, expected: str) -> Any:
             x = x.detach().cpu().numpy()
         except Exception as error:  # torch has an error of its own for each
             raise TypeError(f"`{name}` must be {expected}; got {describe(x)}, which has no plain data") from error
+    _refuse_masked_and_sparse(x, name, expected)
     if isinstance(x, np.ndarray) and x.dtype.itemsize:
         refuse_size(_LISTED * x.size if x.dtype != bool else x.size, name, x.shape)
     return x
+
+
+def _refuse_masked_and_sparse(x: Any, name: str, expected: str) -> None:
+    if isinstance(x, np.ma.MaskedArray):
+        raise TypeError(f"`{name}` must be {expected}; got a masked array. Fill or drop the masked entries first")
+    if is_loaded("scipy.sparse"):
+        import scipy.sparse
+
+        if scipy.sparse.issparse(x):
+            raise TypeError(f"`{name}` must be {expected}; got {describe(x)}. Call .toarray() first")
 
 
 def refuse_size(size: int, name: str, shape: tuple[int, ...]) -> None:

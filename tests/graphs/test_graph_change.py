@@ -147,3 +147,20 @@ def test_copies():
 def test_errors(arguments, options, error, message):
     with pytest.raises(error, match=message):
         walk_index_change(*arguments, **options)
+
+
+class Sullen:
+    """Every attribute that its class lacks raises something of its own."""
+
+    def __getattr__(self, name):
+        raise RuntimeError(name)
+
+
+@pytest.mark.parametrize("name", ["before", "after", "subsets", "target"])
+def test_objects_whose_attributes_raise(name):
+    path = [[0, 1, 1, 2], [1, 0, 2, 1]]
+    arguments = {"before": path, "after": path, "subsets": [[0]], "depth": 2, name: Sullen()}
+    with pytest.raises(TypeError, match=f"`{name}` must"):
+        walk_index_change(**arguments)
+    with pytest.raises(ValueError, match="`subsets` must"):
+        walk_index_change(path, path, [Sullen()], 2)

@@ -6,8 +6,10 @@ import copy
 import itertools
 import pickle
 
+import networkx as nx
 import numpy as np
 import pytest
+import scipy.sparse
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -138,6 +140,61 @@ def test_an_endless_stream_is_read_as_it_comes():
     assert not arrived
     assert next(drops) == (1, 2)
     assert len(arrived) == 4
+
+
+def test_rows_of_an_array_are_read_as_they_come(tmp_path):
+    beyond = np.broadcast_to(np.array([3, 5]), (2**40, 2))  # of no length that could be listed
+    assert next(stream_sparsify(beyond, 0)) == (3, 5)
+    with pytest.raises(ValueError, match=r"`edges` of shape \(1099511627776, 2\) needs"):
+        OneWISQueue(beyond)
+    rows = np.stack((np.arange(10_000), np.arange(10_000) + 1), axis=1)
+    np.save(tmp_path / "rows.npy", rows)
+    mapped = np.load(tmp_path / "rows.npy", mmap_mode="r")
+    assert list(stream_sparsify(mapped, 9_990)) == list(stream_sparsify(iter(rows.tolist()), 9_990))
+
+
+def test_an_error_of_the_source_is_not_hidden():
+    def broken():
+        yield 0, 1
+        raise OSError("the file ends here")
+
+    drops = stream_sparsify(broken(), 0)
+    assert next(drops) == (0, 1)
+    with pytest.raises(OSError, match="the file ends here"):
+        next(drops)
+
+
+class Sullen:
+    """Every attribute that its class lacks raises something of its own."""
+
+    def __getattr__(self, name):
+        raise RuntimeError(name)
+
+
+class Refusing:
+    def __iter__(self):
+        raise RuntimeError("not today")
+
+
+@pytest.mark.parametrize(
+    ("edges", "message"),
+    [
+        (np.zeros((0, 3), int), r"`edges` as an array must have shape \(E, 2\); got shape \(0, 3\)"),
+        (np.ma.masked_array([[0, 1]], [[0, 1]]), "got a masked array"),
+        (scipy.sparse.csr_array(np.eye(2, dtype=int)), "got csr_array of shape"),
+        (scipy.sparse.coo_matrix(np.eye(3, dtype=int)), "got coo_matrix of shape"),
+        (nx.path_graph([(0, 1), (1, 2)]), r"got Graph. Pass its .edges\(\)"),
+        (torch.eye(2, dtype=torch.int64).to_sparse(), "no plain data"),
+        (torch.zeros((1, 1), dtype=torch.int64).expand(2**34, 2), r"`edges` of shape \(17179869184, 2\) needs"),
+        (Sullen, "`edges` must be an iterable of pairs of vertex ids; got Sullen"),
+        (Refusing, r"got Refusing \(not today\)"),
+    ],
+)
+def test_what_is_no_stream_is_refused_at_once(edges, message):
+    edges = edges() if isinstance(edges, type) else edges  # some cannot stand in a list of cases
+    for call in (OneWISQueue, lambda found: stream_sparsify(found, 2)):
+        with pytest.raises((TypeError, ValueError), match=message):
+            call(edges)
 
 
 def test_memory_follows_the_edges_that_are_left():

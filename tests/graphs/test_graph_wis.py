@@ -193,6 +193,24 @@ def test_kept_edges_never_go_and_may_be_named_in_three_ways():
     assert len(wis_order(columns, keep_edges=np.ones(8, bool))) == 0
 
 
+class Label:
+    """A node label that counts how often it is looked up."""
+
+    asked = 0
+
+    def __hash__(self):
+        Label.asked += 1
+        return id(self)
+
+
+def test_labels_are_looked_through_once_and_not_for_each_pair():
+    graph = as_edge_list(nx.path_graph([Label() for _ in range(60)]))
+    ends = [(graph.labels[u], graph.labels[v]) for u, v in graph.edges.tolist()]
+    Label.asked = 0
+    assert len(wis_order(graph, keep_edges=ends)) == 0
+    assert Label.asked <= 60 + 2 * 59
+
+
 def test_directed_pairs_are_kept_in_their_direction():
     columns = [[0, 1, 1], [1, 0, 2]]
     assert wis_order(columns, directed=True, keep_edges=[(1, 0)]).removal_rank[1] == -1

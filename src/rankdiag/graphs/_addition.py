@@ -15,7 +15,7 @@ from rankdiag._document import Column, Document, Grid, KeyNumber, Plot, Series
 from rankdiag._meta import Meta
 from rankdiag._result import Result
 from rankdiag._validate import choice, describe, integer
-from rankdiag.graphs._adjacency import as_vertex
+from rankdiag.graphs._adjacency import can_iterate, vertex_reader
 from rankdiag.graphs._closed_walks import closed_walk_counts
 from rankdiag.graphs._edges import EdgeList, normalise
 from rankdiag.graphs._lazy_order import LazyOrder
@@ -262,7 +262,7 @@ def _short(value: int) -> str:
 def _candidates(candidates: Any, graph: EdgeList) -> list[tuple[int, int]]:
     candidates = out_of_torch(candidates, "candidates", "pairs of vertices, shape (C, 2)")
     rule = "`candidates` must be pairs of vertices, shape (C, 2)"
-    if isinstance(candidates, (str, bytes, dict)) or not hasattr(candidates, "__iter__"):
+    if isinstance(candidates, (str, bytes, dict)) or not can_iterate(candidates):
         raise TypeError(f"{rule}; got {describe(candidates)}")
     if isinstance(candidates, np.ndarray):
         if candidates.ndim != 2 or candidates.shape[1] != 2:
@@ -271,12 +271,13 @@ def _candidates(candidates: Any, graph: EdgeList) -> list[tuple[int, int]]:
     else:
         rows = list(candidates)
     present = {_name(u, v, graph.directed) for u, v in graph.edges.tolist()}
+    vertex = vertex_reader(graph, "candidates")
     pairs: list[tuple[int, int]] = []
     seen: set[tuple[int, int]] = set()
     for row in rows:
         if not isinstance(row, (tuple, list, np.ndarray)) or len(row) != 2:
             raise ValueError(f"{rule}; got {describe(row)} among them")
-        u, v = (as_vertex(end, graph, "candidates") for end in row)
+        u, v = (vertex(end) for end in row)
         name = _name(u, v, graph.directed)
         if u == v:
             raise ValueError(f"`candidates` holds ({row[0]!r}, {row[1]!r}), a self-loop; walks have them already")

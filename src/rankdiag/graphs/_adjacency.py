@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -12,7 +13,7 @@ from rankdiag._array import out_of_torch
 from rankdiag._validate import describe
 from rankdiag.graphs._edges import EdgeList
 
-__all__ = ["adjacency", "arcs", "as_subset", "as_vertex"]
+__all__ = ["adjacency", "arcs", "as_subset", "as_vertex", "can_iterate", "vertex_reader"]
 
 
 def arcs(graph: EdgeList) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -67,7 +68,7 @@ def as_subset(subset: Any, graph: EdgeList, name: str = "subset") -> NDArray[np.
         if subset.shape != (n,):
             raise ValueError(f"`{name}` as a mask must have shape ({n},); got shape {subset.shape}")
         return subset.copy()
-    if isinstance(subset, (str, bytes, dict)) or not hasattr(subset, "__iter__"):
+    if isinstance(subset, (str, bytes, dict)) or not can_iterate(subset):
         raise TypeError(f"`{name}` must be a collection of vertices or a boolean mask ({n},); got {describe(subset)}")
     if isinstance(subset, np.ndarray) and subset.ndim == 1 and subset.dtype.kind in "iu" and graph.labels is None:
         return _mask_of(subset, n, name)
@@ -138,12 +139,27 @@ def as_vertex(value: Any, graph: EdgeList, name: str = "target") -> int:
     ValueError
         If it is not in the graph.
     """
+    return vertex_reader(graph, name)(value)
+
+
+def vertex_reader(graph: EdgeList, name: str) -> Callable[[Any], int]:
+    """Return `as_vertex` for many vertices of one graph: the labels are looked through once, not for each vertex."""
     if graph.labels is not None:
-        return _place_of(value, {label: index for index, label in enumerate(graph.labels)}, name)
-    try:
-        vertex = _vertex_id(value, name)
-    except TypeError:
-        raise TypeError(f"`{name}` must be a vertex id; got {describe(value)}") from None
-    if not 0 <= vertex < graph.num_nodes:
-        raise ValueError(f"`{name}` must be a vertex id below {graph.num_nodes}; got {describe(vertex)}")
-    return vertex
+        place = {label: index for index, label in enumerate(graph.labels)}
+        return lambda value: _place_of(value, place, name)
+
+    def read(value: Any) -> int:
+        try:
+            vertex = _vertex_id(value, name)
+        except TypeError:
+            raise TypeError(f"`{name}` must be a vertex id; got {describe(value)}") from None
+        if not 0 <= vertex < graph.num_nodes:
+            raise ValueError(f"`{name}` must be a vertex id below {graph.num_nodes}; got {describe(vertex)}")
+        return vertex
+
+    return read
+
+
+def can_iterate(value: Any) -> bool:
+    """Whether the class of an object has ``__iter__``; the object itself is not asked, for its attributes may raise."""
+    return hasattr(type(value), "__iter__")

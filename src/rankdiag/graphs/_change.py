@@ -15,8 +15,8 @@ from rankdiag._document import Column, Document, Grid, KeyNumber, Plot, Referenc
 from rankdiag._meta import Meta, Threshold
 from rankdiag._result import Table
 from rankdiag._validate import real
-from rankdiag.graphs._adjacency import as_vertex
-from rankdiag.graphs._edges import EdgeList, normalise
+from rankdiag.graphs._adjacency import as_vertex, can_iterate
+from rankdiag.graphs._edges import EdgeList, is_networkx, normalise
 from rankdiag.graphs._partitions import as_partitions, partition_totals
 from rankdiag.graphs._scan import masks_of, members_of
 from rankdiag.graphs._walk_counts import as_depth, count_text, count_walks, log_of, refuse_long
@@ -226,7 +226,7 @@ def walk_index_change(
     layers = as_depth(depth)
     allowed = None if max_drop is None else real(max_drop, "max_drop", low=0.0)
     old = _read(before, "before", directed, num_nodes)
-    knows = isinstance(after, EdgeList) or hasattr(after, "nodes")  # how many vertices it has
+    knows = isinstance(after, EdgeList) or is_networkx(after)  # how many vertices it has
     new = _read(after, "after", directed, None if knows else old.num_nodes)
     place = _places(old, new)
     goal = None if target is None else as_vertex(target, old)
@@ -348,4 +348,4 @@ def _is_many(subsets: Any) -> bool:
         return bool(subsets.ndim == 2)
     if not isinstance(subsets, (list, tuple)):
         return False
-    return all(hasattr(entry, "__iter__") and not isinstance(entry, (str, bytes)) for entry in subsets)
+    return all(can_iterate(entry) and not isinstance(entry, (str, bytes)) for entry in subsets)

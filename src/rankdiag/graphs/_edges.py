@@ -17,7 +17,16 @@ from rankdiag._array import is_torch, refuse_size
 from rankdiag._optional import is_loaded
 from rankdiag._validate import RankdiagWarning, boolean, describe, integer
 
-__all__ = ["EdgeList", "GraphColumns", "as_edge_list", "canonical_edges", "graph_columns", "is_pyg", "normalise"]
+__all__ = [
+    "EdgeList",
+    "GraphColumns",
+    "as_edge_list",
+    "canonical_edges",
+    "graph_columns",
+    "is_networkx",
+    "is_pyg",
+    "normalise",
+]
 
 Ints = NDArray[np.int64]
 
@@ -153,11 +162,8 @@ def _same_count(graph: EdgeList, num_nodes: int | None) -> EdgeList:
 def graph_columns(graph: Any, *, num_nodes: int | None = None, warn: bool = True) -> GraphColumns:
     """Read the columns of any accepted graph but an `EdgeList`; see `as_edge_list`."""
     count = None if num_nodes is None else integer(num_nodes, "num_nodes", low=0, high=_MOST_NODES)
-    if is_loaded("networkx"):
-        import networkx
-
-        if isinstance(graph, networkx.Graph) or hasattr(graph, "__networkx_backend__"):
-            return _from_networkx(graph, count, warn)
+    if is_networkx(graph):
+        return _from_networkx(graph, count, warn)
     if is_loaded("scipy.sparse"):
         import scipy.sparse
 
@@ -167,6 +173,15 @@ def graph_columns(graph: Any, *, num_nodes: int | None = None, warn: bool = True
         return _from_pyg(graph, count, warn)
     source, target = _rows(graph)
     return _checked(source, target, count)
+
+
+def is_networkx(graph: Any) -> bool:
+    """Whether `graph` is a graph of networkx or of one of its backends, as its class says."""
+    if not is_loaded("networkx"):
+        return False
+    import networkx
+
+    return isinstance(graph, networkx.Graph) or hasattr(type(graph), "__networkx_backend__")
 
 
 def is_pyg(graph: Any) -> bool:

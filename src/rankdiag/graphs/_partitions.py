@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from rankdiag._array import out_of_torch
 from rankdiag._validate import describe
-from rankdiag.graphs._adjacency import adjacency, as_subset
+from rankdiag.graphs._adjacency import adjacency, as_subset, can_iterate
 from rankdiag.graphs._edges import EdgeList
 from rankdiag.graphs._walk_counts import WalkCounts
 
@@ -72,9 +72,9 @@ def as_partitions(subsets: Any, graph: EdgeList, name: str = "subsets") -> Parti
             f"`{name}` must be a collection of subsets or masks (P, {n}); got {describe(subsets)}"
         ) from None
     for place, entry in enumerate(entries):
-        if not hasattr(entry, "__iter__"):
-            raise TypeError(f"`{name}` must hold one collection of vertices for each partition; got {entry!r}")
-        if not hasattr(entry, "__len__"):
+        if not can_iterate(entry):
+            raise TypeError(f"`{name}` must hold one collection of vertices for each partition; got {describe(entry)}")
+        if not hasattr(type(entry), "__len__"):
             entries[place] = list(entry)  # an iterator can be read but once
 
     def masks_of(start: int, stop: int) -> Mask:

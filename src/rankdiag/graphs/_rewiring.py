@@ -15,7 +15,7 @@ from rankdiag._document import Column, Document, Grid, KeyNumber
 from rankdiag._meta import Meta
 from rankdiag._result import Table
 from rankdiag._validate import describe, integer
-from rankdiag.graphs._adjacency import adjacency, as_subset, as_vertex
+from rankdiag.graphs._adjacency import adjacency, as_subset, as_vertex, vertex_reader
 from rankdiag.graphs._edges import EdgeList, normalise
 from rankdiag.graphs._walk_counts import as_depth, boundary_mask, count_text, count_walks, log_of, refuse_long
 
@@ -282,6 +282,7 @@ def _given(candidates: Any, listed: EdgeList) -> Ints:
     if isinstance(candidates, (str, bytes, dict)) or not isinstance(candidates, Iterable):
         raise TypeError(f"`candidates` must be pairs of vertices; got {describe(candidates)}")
     taken = {tuple(edge) for edge in listed.edges.tolist()}
+    vertex = vertex_reader(listed, "candidates")
     found: dict[tuple[int, int], None] = {}
     try:
         entries = list(candidates)
@@ -292,7 +293,7 @@ def _given(candidates: Any, listed: EdgeList) -> Ints:
             first, second = pair
         except (TypeError, ValueError):
             raise TypeError(f"`candidates` must hold pairs of vertices; got {describe(pair)} at {place}") from None
-        u, v = as_vertex(first, listed, "candidates"), as_vertex(second, listed, "candidates")
+        u, v = vertex(first), vertex(second)
         if u == v or (u, v) in taken or (not listed.directed and (v, u) in taken):
             what = "a self-loop" if u == v else "an edge of the graph already"
             raise ValueError(f"`candidates` must hold new edges; ({first!r}, {second!r}) is {what}")

@@ -15,7 +15,7 @@ from rankdiag._document import Column, Document, Grid, KeyNumber, Plot, Series
 from rankdiag._meta import Meta
 from rankdiag._result import Table
 from rankdiag._validate import boolean, describe
-from rankdiag.graphs._adjacency import as_vertex
+from rankdiag.graphs._adjacency import as_vertex, can_iterate
 from rankdiag.graphs._edges import EdgeList, normalise
 from rankdiag.graphs._partitions import Partitions, group_totals, one_of_many, partition_totals
 from rankdiag.graphs._walk_counts import WalkCounts, as_depth, count_text, count_walks, log_of, refuse_long
@@ -298,7 +298,7 @@ def members_of(graph: Any, groups: Any, listed: EdgeList, name: str = "groups") 
     n = listed.num_nodes
     rule = f"`{name}` must map names to vertices, or hold the class of each of {n} vertices"
     groups = out_of_torch(groups, name, f"a mapping of names to vertices, or the class of each of {n} vertices")
-    if isinstance(groups, bytes) or not hasattr(groups, "__iter__") or getattr(groups, "ndim", 1) != 1:
+    if isinstance(groups, bytes) or not can_iterate(groups) or getattr(groups, "ndim", 1) != 1:
         raise TypeError(f"{rule}; got {describe(groups)}")
     classes = list(groups.tolist() if isinstance(groups, np.ndarray) else groups)
     if len(classes) != n:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from rankdiag._array import is_torch
 from rankdiag._optional import is_loaded
 from rankdiag._validate import boolean, describe, integer
-from rankdiag.graphs._edges import EdgeList, is_pyg, normalise
+from rankdiag.graphs._edges import EdgeList, is_networkx, is_pyg, normalise
 from rankdiag.graphs._wis import TieBreak, WISOrder, number_kept, wis_order
 
 __all__ = ["wis_removal_order", "wis_sparsify"]
@@ -193,13 +193,11 @@ def wis_removal_order(
 
 def _as_networkx(graph: Any) -> Any:
     """Return a networkx graph as it is, None for anything else; multigraphs are refused in networkx's own words."""
-    if not is_loaded("networkx"):
-        return None
-    import networkx
-
-    if not (isinstance(graph, networkx.Graph) or hasattr(graph, "__networkx_backend__")):
+    if not is_networkx(graph):
         return None
     if graph.is_multigraph():
+        import networkx
+
         raise networkx.NetworkXNotImplemented(
             "not implemented for multigraph type; make a networkx.Graph or DiGraph of it, which merges edges"
         )

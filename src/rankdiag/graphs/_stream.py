@@ -4,18 +4,23 @@ from __future__ import annotations
 
 import heapq
 import operator
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
-from rankdiag._array import is_torch, refuse_size
+from rankdiag._array import out_of_torch
 from rankdiag._validate import describe, integer
+from rankdiag.graphs._adjacency import can_iterate
+from rankdiag.graphs._edges import is_networkx
 
 __all__ = ["OneWISQueue", "stream_sparsify"]
 
 Edge = tuple[int, int]
 
+_PAIRS = "pairs of vertex ids"
+_BLOCK = 4096  # rows of an array that are read at once
 _SPARE = 4  # the heap is built anew when it holds more than this many entries for each edge, ...
 _SMALL = 64  # ... and this many more
 
@@ -72,7 +77,7 @@ class OneWISQueue:
         self._near: dict[int, set[int]] = {}
         self._heap: list[tuple[int, int, int, Edge]] = []  # (-min degree, -max degree, number, edge)
         self._next = 0
-        for u, v in pairs_of(edges, "edges"):
+        for u, v in pairs_of(out_of_torch(edges, "edges", _PAIRS), "edges"):
             self._insert(u, v)
         self._rebuild()
 
@@ -326,7 +331,7 @@ def _drops(edges: Iterator[Edge], limit: int) -> Iterator[Edge]:
 
 
 def pairs_of(edges: Any, name: str) -> Iterator[Edge]:
-    """Read pairs of vertex ids one by one, so that a stream may be endless.
+    """Read pairs of vertex ids one by one, so that a stream may be endless; of an array, some thousand rows at a time.
 
     Raises
     ------
@@ -335,21 +340,28 @@ def pairs_of(edges: Any, name: str) -> Iterator[Edge]:
     ValueError
         If an array is not of shape (E, 2), at once; if an id is negative, when it is reached.
     """
-    if is_torch(edges):
-        try:
-            edges = edges.detach().cpu().numpy()
-        except Exception as error:  # sparse, nested, without data, ...
-            raise TypeError(f"`{name}` must be pairs of vertex ids; got {describe(edges)} ({error})") from None
+    if type(edges) is not np.ndarray:  # of which not even a size beyond memory matters
+        edges = out_of_torch(edges, name, _PAIRS)
     if isinstance(edges, np.ndarray):
-        if edges.size and (edges.ndim != 2 or edges.shape[1] != 2):
+        if edges.shape != (0,) and (edges.ndim != 2 or edges.shape[1] != 2):
             raise ValueError(f"`{name}` as an array must have shape (E, 2); got shape {edges.shape}")
         if edges.size and edges.dtype.kind not in "iu":
             raise TypeError(f"`{name}` must hold pairs of vertex ids; got dtype {edges.dtype}")
-        refuse_size(edges.size, name, edges.shape)
-        edges = edges.tolist()
-    if isinstance(edges, (str, bytes, dict)) or not hasattr(edges, "__iter__"):
-        raise TypeError(f"`{name}` must be an iterable of pairs of vertex ids; got {describe(edges)}")
-    return _pairs(iter(edges), name)
+        return _pairs(_rows(edges), name)
+    if is_networkx(edges):
+        raise TypeError(f"`{name}` must be an iterable of {_PAIRS}; got {describe(edges)}. Pass its .edges()")
+    if isinstance(edges, (str, bytes, Mapping)) or not can_iterate(edges):
+        raise TypeError(f"`{name}` must be an iterable of {_PAIRS}; got {describe(edges)}")
+    try:
+        return _pairs(iter(edges), name)
+    except Exception as error:  # a foreign class may refuse to be iterated over, in any way
+        raise TypeError(f"`{name}` must be an iterable of {_PAIRS}; got {describe(edges)} ({error})") from error
+
+
+def _rows(edges: NDArray[Any]) -> Iterator[Any]:
+    """Go through the rows of an array of any size, memory-mapped ones too, without a list of all of them."""
+    for start in range(0, len(edges), _BLOCK):
+        yield from edges[start : start + _BLOCK].tolist()
 
 
 def _pairs(edges: Iterator[Any], name: str) -> Iterator[Edge]:

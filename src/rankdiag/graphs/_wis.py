@@ -15,7 +15,7 @@ from rankdiag._document import Column, Document, Grid, KeyNumber, Plot, Series
 from rankdiag._meta import Meta
 from rankdiag._result import Result
 from rankdiag._validate import choice, describe, integer, real
-from rankdiag.graphs._adjacency import as_subset, as_vertex
+from rankdiag.graphs._adjacency import as_subset, as_vertex, can_iterate, vertex_reader
 from rankdiag.graphs._edges import EdgeList, normalise
 from rankdiag.graphs._walk_counts import as_depth
 
@@ -447,7 +447,7 @@ def edge_mask(values: Any, graph: EdgeList, name: str) -> NDArray[np.bool_]:
         if values.shape != (total,):
             raise ValueError(f"`{name}` as a mask must have shape ({total},); got shape {values.shape}")
         return values.copy()
-    if isinstance(values, (str, bytes, dict)) or not hasattr(values, "__iter__"):
+    if isinstance(values, (str, bytes, dict)) or not can_iterate(values):
         raise TypeError(f"{rule}; got {describe(values)}")
     try:
         entries = list(values)
@@ -455,11 +455,12 @@ def edge_mask(values: Any, graph: EdgeList, name: str) -> NDArray[np.bool_]:
         raise TypeError(f"{rule}; got {describe(values)}") from None
     mask = np.zeros(total, bool)
     place: dict[tuple[int, int], int] | None = None
+    vertex = vertex_reader(graph, name)
     for entry in entries:
         if isinstance(entry, (tuple, list, np.ndarray)) and len(entry) == 2:
             if place is None:
                 place = {(u, v): e for e, (u, v) in enumerate(graph.edges.tolist())}
-            u, v = as_vertex(entry[0], graph, name), as_vertex(entry[1], graph, name)
+            u, v = vertex(entry[0]), vertex(entry[1])
             found = place.get((u, v), -1)
             if found < 0 and not graph.directed:
                 found = place.get((v, u), -1)
