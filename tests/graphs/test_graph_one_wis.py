@@ -105,8 +105,15 @@ def test_every_way_through_a_level_agrees(monkeypatch, last):
     """Few edges go through a heap, many through rounds, and both have a limit; each alone must do."""
     edges = random_graph(5, 90, 600, 0.8)
     whole = order_by_keys(90, edges, last)[0]
-    for limits in ((32, 0, 0, 4096), (0, 0, 10**9, 4096), (2, 0, 3, 2), (32, 10**9, 20, 1), (32, 40, 10**9, 7)):
-        for name, value in zip(("_ROUNDS", "_FEW", "_MANY", "_CHUNK"), limits, strict=True):
+    names = ("_ROUNDS", "_FEW", "_MANY", "_CHUNK", "_PART", "_SHORT")
+    for limits in (
+        (32, 0, 0, 4096, 2**16, 0),
+        (0, 0, 10**9, 4096, 50, 10**9),
+        (2, 0, 3, 2, 7, 0),
+        (32, 10**9, 20, 1, 1, 10**9),
+        (32, 40, 10**9, 7, 10**6, 0),
+    ):
+        for name, value in zip(names, limits, strict=True):
             monkeypatch.setattr(_one_wis, name, value)
         assert ids(edges, 90, last) == whole
 

@@ -28,12 +28,14 @@ from numpy.typing import NDArray
 __all__ = ["level_order"]
 
 Ints = NDArray[np.int64]
-Short = NDArray[np.int64]  # stored for the whole run, and in fact of int32 where ids fit
+Short = NDArray[np.int64]  # in fact of int32 in large graphs, as long as ids fit
 
 _MOST_EDGES = 2**31  # beyond, an edge id and a vertex do not fit into 63 bits
 _ROUNDS = 32  # rounds of guesses before the heap takes over; each costs one pass over the edges of the level
 _MANY = 200  # edges from which passes over arrays pay beside a loop
 _CHUNK = 4096  # edges of one loop
+_PART = 1 << 16  # edges of one pass over arrays, whose temporary arrays then stay in the cache
+_SHORT = 1 << 15  # edges from which int32 is worth a cast wherever it points into an array
 _CORE = 250  # edges of the uppermost levels, which a heap of edges deals with sooner than arrays do
 _FEW = 40  # edges that the heap deals with sooner than arrays do
 
@@ -83,7 +85,7 @@ class _Levels:
 
     def __init__(self, edges: Ints, n: int, count: int) -> None:
         m = len(edges)
-        self.kind = cast("type[np.int64]", np.int32 if max(m, n) < 2**31 else np.int64)
+        self.kind = cast("type[np.int64]", np.int32 if _SHORT <= max(m, n) < 2**31 else np.int64)
         flat = edges.ravel()
         degree = np.bincount(flat, minlength=n)
         by_degree = _places(degree)
@@ -115,36 +117,40 @@ class _Levels:
 
     def run(self) -> Short:
         """Go down the levels until enough edges are removed."""
-        none = np.zeros(0, np.int64)  # int32 would be cast wherever it points into an array
-        x, e, members = none, none, none
+        none: Short = np.zeros(0, self.kind)
+        x, e, members = none, none, np.zeros(0, np.int64)
         hit = self._few()
-        if self.size == len(self.removed):
-            return self.removed
         for a in range(self.top, 0, -1):
+            if self.size == len(self.removed):
+                break
             low, high = self.bucket[a : a + 2]
             if low < high:  # these have not lost an edge yet
                 fresh = np.arange(low, high)
-                x = np.concatenate((x, fresh.repeat(a)))
+                members = np.concatenate((members, fresh)) if len(members) else fresh
+                fresh = fresh.astype(self.kind, copy=False).repeat(a)
+                x = np.concatenate((x, fresh)) if len(x) else fresh
+                del fresh
                 e = np.concatenate((e, self.incident[self.first[low] : self.first[high]]))
-                members = np.concatenate((members, fresh))
             if len(hit):
                 x, e = self._gather(hit, x, e)
                 members = np.concatenate((members, hit))
             if not len(members):
                 continue
             start = self.size
-            y = self.across[e] ^ x
-            hit = self._hubs(a, members, y, e)
-            if self.size < len(self.removed):
-                pick = self.degree[y] == a
-                del y
-                self._equals(x, e, pick)
-            if self.size == len(self.removed):
-                break
+            above, equal = self._sides(a, x, e)
+            hit = above[:0]
+            if len(above):
+                hit, more = self._hubs(a, members, above)
+                equal = self._unused(np.concatenate((equal, more)) if len(more) else equal)
+            del above
+            if len(equal) and self.size < len(self.removed):
+                self._equals(equal)
+            del equal
             self.alive[self.removed[start : self.size]] = False
             keep = self.used[x]
             keep &= self.alive[e]
-            x, e = x[keep], e[keep]
+            x = x[keep]
+            e = e[keep]
             members, hit = members[self.used[members]], hit[self.used[hit]]
             for group in (members, hit):
                 self.degree[group] -= 1
@@ -174,7 +180,7 @@ class _Levels:
         down: Ints = vertices[now == self.top]
         return down
 
-    def _gather(self, hit: Ints, x: Ints, e: Ints) -> tuple[Ints, Ints]:
+    def _gather(self, hit: Ints, x: Short, e: Short) -> tuple[Short, Short]:
         """Append the remaining edges at vertices that have come down to the level as hubs."""
         begin = self.first[hit]
         size = self.first[hit + 1] - begin
@@ -182,7 +188,40 @@ class _Levels:
         place += np.arange(len(place))
         ids = self.incident[place]
         there = self.alive[ids]
-        return np.concatenate((x, hit.repeat(size)[there])), np.concatenate((e, ids[there]))
+        ends = hit.astype(self.kind, copy=False).repeat(size)
+        return np.concatenate((x, ends[there])), np.concatenate((e, ids[there]))
+
+    def _sides(self, a: int, x: Short, e: Short) -> tuple[Ints, Ints]:
+        """Return keys (y, e) of edges to hubs y, of degree above a, and keys (e, x) of edges of two members, x < y."""
+        above, equal = [], []
+        for start in range(0, len(x), _PART):
+            edge, one = e[start : start + _PART], x[start : start + _PART]
+            other = self.across[edge]
+            other ^= one
+            size = self.degree[other]
+            pick = (size > a).nonzero()[0]
+            key = other[pick].astype(np.int64, copy=False)
+            key <<= self.bits
+            key |= edge[pick]
+            above.append(key)
+            equals = size == a
+            equals &= one < other
+            pick = equals.nonzero()[0]
+            key = edge[pick].astype(np.int64, copy=False)
+            key <<= 32
+            key |= one[pick]
+            equal.append(key)
+        if len(above) == 1:
+            return above[0], equal[0]
+        return np.concatenate(above), np.concatenate(equal)
+
+    def _unused(self, key: Ints) -> Ints:
+        """Return those keys (e, x) of which neither end is used."""
+        u = key & 0xFFFFFFFF
+        pick = self.used[u]
+        pick |= self.used[self.across[key >> 32] ^ u]
+        unused: Ints = key[~pick]
+        return unused
 
     def _take(self, ids: Ints) -> None:
         room = len(self.removed) - self.size
@@ -190,14 +229,8 @@ class _Levels:
         self.removed[self.size : self.size + len(ids)] = ids
         self.size += len(ids)
 
-    def _hubs(self, a: int, members: Ints, y: Ints, e: Ints) -> Ints:
-        """Remove edges to vertices of degree above a; return the vertices that come down to a by that."""
-        pick = (self.degree[y] > a).nonzero()[0]
-        if not len(pick):
-            return pick
-        key = y[pick]
-        key <<= self.bits
-        key |= e[pick]
+    def _hubs(self, a: int, members: Ints, key: Ints) -> tuple[Ints, Ints]:
+        """Remove edges to hubs; return the hubs that come down to a by that, and keys (e, x) of edges to these."""
         key.sort()
         e = key & ((1 << self.bits) - 1)
         key >>= self.bits
@@ -216,7 +249,10 @@ class _Levels:
         high -= np.bincount(begin.searchsorted(taken, "right") - 1, minlength=len(begin))
         self.degree[hubs] = high
         down: Ints = hubs[high == a]
-        return down
+        if not len(down):
+            return down, down
+        pick = self.degree[key] == a
+        return down, (e[pick] << 32) | x[pick]
 
     def _times(self, a: int, members: Ints, e: Ints, x: Ints, begin: Ints, high: Ints) -> tuple[Ints, Ints]:
         """Return the places of taken edges, which stand hub by hub and by id in each, and their ids by time."""
@@ -247,20 +283,13 @@ class _Levels:
             taken = better
         return _one_by_one(a, e, x, begin, high)
 
-    def _equals(self, x: Ints, e: Ints, pick: NDArray[np.bool_]) -> None:
-        """Remove those of the picked edges whose ends are unused, by id."""
-        pick &= ~self.used[x]
-        place = pick.nonzero()[0]
-        if not len(place):
-            return
-        key = e[place]
-        key <<= 32
-        key |= x[place]
+    def _equals(self, key: Ints) -> None:
+        """Remove edges between vertices of the same degree, given by keys (e, x), in the order of ids."""
         key.sort()
-        ids, u = key >> 32, key & 0xFFFFFFFF
+        ids, u = (key >> 32).astype(self.kind, copy=False), (key & 0xFFFFFFFF).astype(self.kind, copy=False)
+        del key
         v = self.across[ids] ^ u
-        found: list[Ints] = []
-        del key, place
+        found: list[Short] = []
         if len(ids) > _MANY:
             ids, u, v = self._first_at_both_ends(ids, u, v, found)
         flags, used = self.flags, self.used
@@ -270,32 +299,37 @@ class _Levels:
                 part = start + (~(used[u[part]] | used[v[part]])).nonzero()[0]
             last = []
             for edge, one, other in zip(ids[part].tolist(), u[part].tolist(), v[part].tolist(), strict=True):
-                if not (flags[one] or flags[other]):  # an edge of two members may be there twice
+                if not (flags[one] or flags[other]):
                     flags[one] = flags[other] = 1
                     last.append(edge)
-            found.append(np.array(last, np.int64))
+            found.append(np.array(last, self.kind))
         if found:
             self._take(np.sort(np.concatenate(found)) if len(found) > 1 else found[0])
 
-    def _first_at_both_ends(self, ids: Ints, u: Ints, v: Ints, found: list[Ints]) -> tuple[Ints, Ints, Ints]:
+    def _first_at_both_ends(self, ids: Short, u: Short, v: Short, found: list[Short]) -> tuple[Short, Short, Short]:
         """Take, all at once, edges that come first at both ends, as long as there are many; return what is left."""
         earliest, used = self.earliest, self.used
-        rest = ~used[v]
-        rest[1:] &= ids[1:] != ids[:-1]  # an edge of two members is there twice
         before = 2 * len(ids)
-        while True:
-            ids, u, v = ids[rest], u[rest], v[rest]
-            if not _MANY < len(ids) < 0.9 * before:
-                return ids, u, v
+        while _MANY < len(ids) < 0.9 * before:
             before = len(ids)
-            ends = np.stack((v[::-1], u[::-1]), axis=1).ravel()
-            earliest[ends] = ids[::-1].repeat(2)  # of several entries the last one stays
-            first = earliest[u] == ids
-            first &= earliest[v] == ids
+            parts = [slice(start, start + _PART) for start in range(0, len(ids), _PART)]
+            for part in reversed(parts):
+                ends = np.stack((v[part][::-1], u[part][::-1]), axis=1).ravel()
+                earliest[ends] = ids[part][::-1].repeat(2)  # of several entries the last one stays
+            first = np.empty(len(ids), bool)
+            for part in parts:
+                np.equal(earliest[u[part]], ids[part], out=first[part])
+                first[part] &= earliest[v[part]] == ids[part]
             found.append(ids[first])
             used[u[first]] = True
             used[v[first]] = True
-            rest = ~(used[u] | used[v])
+            first = used[u]
+            first |= used[v]
+            np.logical_not(first, out=first)
+            ids = ids[first]
+            u = u[first]
+            v = v[first]
+        return ids, u, v
 
 
 def _places(values: Ints) -> Ints:
