@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import re
 import subprocess
 import sys
 import sysconfig
@@ -130,6 +131,38 @@ def test_single_vertices_of_a_large_graph(capsys, tmp_path):
     assert len(out) < 4000
 
 
+@pytest.mark.parametrize(
+    ("name", "content", "message"),
+    [
+        (
+            "far.txt",
+            "0 1\n1 50000000\n",
+            "far.txt: the largest vertex id is 50000000, with 2 edges; read it with --labels",
+        ),
+        ("g.adj", "0 1\n", "FILE must end in .*--format says it for other names"),
+        ("g.mtx", "%%MatrixMarket matrix coordinate pattern general\n2 2 1\n1 2\n", "take --symmetrise or --directed"),
+        ("m.txt", "0 1\n1 b\n", "m.txt, line 2: .*read it with --labels"),
+        ("folder.txt", None, "there is no file .*; that is a folder"),
+    ],
+)
+def test_messages_name_options(capsys, tmp_path, name, content, message):
+    place = tmp_path / name
+    place.mkdir() if content is None else place.write_text(content)
+    code, _, err = run(capsys, "walk-index", place, "--depth", 2)
+    assert code == 3
+    assert re.search(message, err)
+    assert "`" not in err
+
+
+def test_ids_in_no_line_are_told(capsys, tmp_path):
+    (tmp_path / "one.txt").write_text("1 2\n2 3\n")
+    code, _, err = run(capsys, "walk-index", tmp_path / "one.txt", "--depth", 2)
+    assert code == 0
+    assert "Of ids 0 to 3, 1 id is in no line; --labels" in err
+    for more in (["--labels"], ["--num-nodes", 4], ["--quiet"]):
+        assert run(capsys, "walk-index", tmp_path / "one.txt", "--depth", 2, *more)[2] == ""
+
+
 def test_directed_graphs(capsys, tmp_path):
     (tmp_path / "d.txt").write_text("0 1\n1 2\n2 0\n3 0\n1 3\n")
     found = read(capsys, "walk-index", tmp_path / "d.txt", "--directed", "--depth", 3, "--subset", "0")
@@ -223,7 +256,12 @@ def test_steps_of_several_edges(capsys, files, tmp_path):
 def test_graphs_without_edges(capsys, tmp_path, content):
     (tmp_path / "g.txt").write_text(content)
     code, _, err = run(capsys, "sparsify", tmp_path / "g.txt", "--keep-ratio", 0.5, "--write", tmp_path / "out.txt")
-    assert (code, err) == (0, "")
+    assert code == 0
+    assert err == (
+        "rankdiag: g.txt: Of ids 0 to 3, 3 ids are in no line; --labels takes only those that are for vertices.\n"
+        if content
+        else ""
+    )
     assert (tmp_path / "out.txt").read_text() == content
 
 

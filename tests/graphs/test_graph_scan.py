@@ -159,6 +159,21 @@ def test_what_it_shows():
     assert partition_scan(PATH, {}, 3).summary()
 
 
+def test_how_shares_are_to_be_read():
+    def says(n, groups, **options):
+        return partition_scan(PATH, groups, 2, num_nodes=n, **options).explanation
+
+    assert "share 0" not in says(4, [0, 0, 1, 1])
+    assert "A share of a few per cent" in says(4, [0, 0, 1, 1])
+    assert "1 of them has share 0: no walk starts at its boundary. The poorest share above 0 is" in says(5, range(5))
+    assert "compare vertices with one another" in says(5, range(5))
+    assert "2 of them have share 0: no walk starts at their boundary." in says(4, {"a": [], "b": range(4)})
+    assert "poorest" not in says(4, {"a": [], "b": range(4)})
+    numbers = {n.label: n.value for n in partition_scan(PATH, range(6), 2, num_nodes=6).document().key_numbers}
+    assert numbers["of share 0"] == 2
+    assert numbers["smallest share above"] == 5 / 12
+
+
 @pytest.mark.parametrize(
     ("groups", "options", "error", "message"),
     [

@@ -34,6 +34,7 @@ FORMATS: dict[str, Format] = {
     ".graphml": "graphml",
     ".mtx": "mtx",
 }
+_SPARSE, _SPARSE_EACH = 10_000_000, 100  # ids from here on, and so many for each edge, are names and not places
 ENDINGS = ".txt, .tsv, .csv, .edges, .npz, .graphml or .mtx, also with .gz behind it"
 
 
@@ -112,7 +113,7 @@ def read_graph(
         Whether every edge stands for both directions.
     labels : bool, optional
         For lists of edges: whether fields are labels, numbered as they appear. None takes them for ids, 0 to n - 1, if
-        the first edge is two integers.
+        the first edge is two integers; ids that are in no line are vertices without edges then.
 
     Returns
     -------
@@ -146,6 +147,9 @@ def read_graph(
     GraphFile('ring.txt', edges, EdgeList(3 vertices, 3 undirected edges, 6 columns))
     """
     place = file_path(path)
+    if not place.is_file():
+        what = "; that is a folder" if place.is_dir() else ""
+        raise FileNotFoundError(f"there is no file {os.fspath(path)!r}{what}")
     kind = format_of(place, format)
     two_way = not boolean(directed, "directed")
     both = boolean(symmetrise, "symmetrise")
@@ -155,8 +159,6 @@ def read_graph(
         raise ValueError(f"`labels` is for lists of edges; {place.name!r} is {kind}")
     if both and not two_way:
         raise ValueError("`symmetrise` adds reverse edges, so `directed` must be False with it")
-    if not place.is_file():
-        raise FileNotFoundError(f"there is no file {os.fspath(path)!r}")
     content = _bytes(place)
     try:
         if kind == "edges":
@@ -348,6 +350,12 @@ def _edge_lines(content: bytes, name: str, labels: bool | None, count: int | Non
             raise ValueError(f"`num_nodes` must be {len(lines.labels)}, the labels of the file; got {count}")
         columns = GraphColumns(lines.source, lines.target, len(lines.labels), lines.labels)
     else:
+        top = int(max(lines.source.max(initial=0), lines.target.max(initial=0)))
+        if count is None and top >= max(_SPARSE, _SPARSE_EACH * len(lines.source)):
+            raise ValueError(
+                f"{name}: the largest vertex id is {top}, with {len(lines.source)} edges; read it with labels=True, "
+                "which numbers the ids that there are, or pass `num_nodes`"
+            )
         columns = _with_count(lines.source, lines.target, count, None)
     more = lines.fields - 2
     if more <= 0:

@@ -135,7 +135,17 @@ class PartitionScan(Table[PartitionRow]):
             KeyNumber(label="walks", value=count_text(self.num_walks), doc="All walks of that length."),
         ]
         if self.rows:
-            numbers.append(KeyNumber(label="smallest share", value=self.rows[0].share, doc=f"Of {labels[0]}."))
+            none = sum(not row.walk_index for row in self.rows)
+            if none:
+                numbers.append(KeyNumber(label="of share 0", value=none, doc="No edge, or no walk, across the cut."))
+            if none < len(labels):
+                numbers.append(
+                    KeyNumber(
+                        label="smallest share above" if none else "smallest share",
+                        value=self.rows[none].share,
+                        doc=f"Of {labels[none]}.",
+                    )
+                )
         series = Series(
             label="",
             x=[float(k) for k in range(1, len(labels) + 1)],
@@ -247,7 +257,6 @@ def partition_scan(
     rows.sort(key=lambda row: row.walk_index)
     walks = f"depth {layers} (walks of length {layers - 1})"
     what = f"{len(rows)} pairs of {len(members)} groups" if two else f"{len(members)} groups"
-    poorest = f" The poorest share is {rows[0].share:.4g}." if rows else ""
     return PartitionScan(
         rows=tuple(rows),
         depth=layers,
@@ -255,8 +264,7 @@ def partition_scan(
         num_walks=every,
         pairs=two,
         explanation=f"{what} of {listed.num_nodes} vertices, {walks}, those first that the network can relate least to "
-        f"the other side.{poorest} A share of a few per cent means that interactions across the cut are expected to "
-        "be fitted poorly whatever the width.",
+        f"the other side.{_reading(rows)}",
         meta=Meta(
             definition="walks of length depth - 1 that start at the boundary of the cut"
             + (", the smallest number over cuts along group lines between the two groups" if two else ""),
@@ -338,6 +346,25 @@ def _row(
         log_walk_index=log_of(index),
         share=index / every if every else 0.0,
         side=side,
+    )
+
+
+def _reading(rows: list[PartitionRow]) -> str:
+    """Say how the shares are to be read, for rows in ascending order."""
+    related = [row for row in rows if row.walk_index]
+    none = len(rows) - len(related)
+    text = ""
+    if none:
+        have, their = ("has", "its") if none == 1 else ("have", "their")
+        text = f" {none} of them {have} share 0: no walk starts at {their} boundary."
+    if not related:
+        return text
+    text += f" The poorest share{' above 0' if none else ''} is {related[0].share:.4g}."
+    if all(row.size == 1 and not row.other for row in rows):
+        return f"{text} That of a single vertex is small in any large graph: compare vertices with one another."
+    return (
+        f"{text} A share of a few per cent means that interactions across the cut are expected to be fitted poorly "
+        "whatever the width; more depth, or edges across it (rewiring_hints), raise it."
     )
 
 

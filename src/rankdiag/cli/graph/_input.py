@@ -24,6 +24,16 @@ __all__ = [
     "target_of",
 ]
 
+_OPTIONS = (  # what messages of read_graph name -> what it is called here
+    ("`directed` is False, but edge", "edge"),
+    ("`path` must", "FILE must"),
+    ("`format` says it", "--format says it"),
+    ("`num_nodes`", "--num-nodes"),
+    ("`labels`", "--labels"),
+    ("labels=True", "--labels"),
+    ("read the file with labels", "read it with --labels"),
+    ("read it with symmetrise=True or directed=True", "take --symmetrise or --directed"),
+)
 _KINDS = (
     "a graph: a list of edges (.txt, .tsv, .csv, .edges), .npz with edge_index or of scipy.sparse, .graphml or .mtx, "
     "each also with .gz"
@@ -92,17 +102,39 @@ def open_graph(options: argparse.Namespace) -> GraphFile:
 
     if options.directed and options.symmetrise:
         options.usage_error("argument --symmetrise: not with --directed")
-    graph = read_graph(
-        options.file,
-        directed=options.directed,
-        num_nodes=options.num_nodes,
-        format=options.format,
-        symmetrise=options.symmetrise,
-        labels=True if options.labels else None,
-    )
-    if graph.note and not options.quiet:
-        sys.stderr.write(f"rankdiag: {graph.name}: {graph.note}\n")
+    try:
+        graph = read_graph(
+            options.file,
+            directed=options.directed,
+            num_nodes=options.num_nodes,
+            format=options.format,
+            symmetrise=options.symmetrise,
+            labels=True if options.labels else None,
+        )
+    except ValueError as error:
+        text = str(error)
+        for word, option in _OPTIONS:
+            text = text.replace(word, option)
+        raise ValueError(text) from None
+    if not options.quiet:
+        for note in (graph.note, "" if options.num_nodes is not None else _unused_ids(graph)):
+            if note:
+                sys.stderr.write(f"rankdiag: {graph.name}: {note}\n")
     return graph
+
+
+def _unused_ids(graph: GraphFile) -> str:
+    """Say in a sentence how many ids below the largest one have no line in a list of edges."""
+    if graph.format != "edges" or graph.edges.labels is not None:
+        return ""
+    import numpy as np
+
+    n = graph.edges.num_nodes
+    gaps = n - len(np.unique(graph.columns))
+    if not gaps:
+        return ""
+    are = "id is" if gaps == 1 else "ids are"
+    return f"Of ids 0 to {n - 1}, {gaps} {are} in no line; --labels takes only those that are for vertices."
 
 
 def subset_of(options: argparse.Namespace, graph: EdgeList) -> list[Any]:

@@ -20,6 +20,8 @@ from rankdiag.cli.graph._input import (
 
 __all__ = ["add_arguments"]
 
+_MOST = 1_000_000  # vertices that are compared one by one: ten seconds and two gigabytes
+
 
 def add_arguments(commands: Any) -> None:
     """Add the sub-command and its arguments."""
@@ -70,6 +72,11 @@ def _run(options: argparse.Namespace) -> int:
         )
     if options.group_by is not None:
         groups = groups_of(options, file)
+    elif graph.num_nodes > _MOST:
+        raise ValueError(
+            f"{file.name}: has {graph.num_nodes} vertices, more than the {_MOST} that are compared one by one; name "
+            "--subset or --group-by, or take --labels if most ids are in no edge"
+        )
     else:  # every vertex is a group
         groups = [str(vertex) for vertex in (range(graph.num_nodes) if graph.labels is None else graph.labels)]
     return deliver(partition_scan(graph, groups, options.depth, target=target, pairs=options.pairs), options)
