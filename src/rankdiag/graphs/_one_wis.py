@@ -144,7 +144,7 @@ class _Levels:
                 equal = self._unused(np.concatenate((equal, more)) if len(more) else equal)
             del above
             if len(equal) and self.size < len(self.removed):
-                self._equals(equal)
+                self._equals(equal, max(_CHUNK, len(members)))
             del equal
             self.alive[self.removed[start : self.size]] = False
             keep = self.used[x]
@@ -283,13 +283,27 @@ class _Levels:
             taken = better
         return _one_by_one(a, e, x, begin, high)
 
-    def _equals(self, key: Ints) -> None:
-        """Remove edges between vertices of the same degree, given by keys (e, x), in the order of ids."""
+    def _equals(self, key: Ints, size: int) -> None:
+        """Remove edges between vertices of the same degree, given by keys (e, x), in the order of ids.
+
+        The first `size` edges are looked at, then twice as many, and so on: they leave few ends unused in dense graphs.
+        """
         key.sort()
-        ids, u = (key >> 32).astype(self.kind, copy=False), (key & 0xFFFFFFFF).astype(self.kind, copy=False)
-        del key
-        v = self.across[ids] ^ u
         found: list[Short] = []
+        start = 0
+        while start < len(key):
+            part = key[start : start + size]
+            if start:
+                part = self._unused(part)
+            self._in_order(part, found)
+            start += size
+            size *= 2
+        self._take(np.sort(np.concatenate(found)) if len(found) > 1 else found[0])
+
+    def _in_order(self, key: Ints, found: list[Short]) -> None:
+        """Take those of the edges, sorted by id, whose ends are unused when their turn comes."""
+        ids, u = (key >> 32).astype(self.kind, copy=False), (key & 0xFFFFFFFF).astype(self.kind, copy=False)
+        v = self.across[ids] ^ u
         if len(ids) > _MANY:
             ids, u, v = self._first_at_both_ends(ids, u, v, found)
         flags, used = self.flags, self.used
@@ -303,8 +317,6 @@ class _Levels:
                     flags[one] = flags[other] = 1
                     last.append(edge)
             found.append(np.array(last, self.kind))
-        if found:
-            self._take(np.sort(np.concatenate(found)) if len(found) > 1 else found[0])
 
     def _first_at_both_ends(self, ids: Short, u: Short, v: Short, found: list[Short]) -> tuple[Short, Short, Short]:
         """Take, all at once, edges that come first at both ends, as long as there are many; return what is left."""
