@@ -16,8 +16,10 @@ from hypothesis import strategies as st
 
 from oracles.graphs_walks import boundary, columns_of, graphs, matrix_of, planetoid, power, walk_index_of
 from rankdiag import result_from_json
+from rankdiag.graphs._change import walk_index_change
 from rankdiag.graphs._edges import as_edge_list
 from rankdiag.graphs._partitions import group_totals
+from rankdiag.graphs._rewiring import rewiring_hints
 from rankdiag.graphs._scan import PartitionScan, partition_scan
 from rankdiag.graphs._walk_counts import count_walks
 from rankdiag.graphs._walks import singleton_walk_indices
@@ -196,9 +198,22 @@ def test_errors(groups, options, error, message):
         partition_scan(PATH, groups, 3, **options)
 
 
-def test_counts_too_long_to_print():
-    with pytest.raises(ValueError, match="`depth` must be smaller for a table"):
-        partition_scan(nx.complete_graph(12), {"a": [0]}, 3700)
+def test_counts_of_thousands_of_digits():
+    graph = nx.complete_graph(12)
+    scan = partition_scan(graph, {"a": [0], "b": [0, 1]}, 4200)
+    assert scan.rows[0].walk_index == 12**4200  # more digits than Python writes
+    assert f"{12**4200:#x}" in scan.to_csv()
+    assert result_from_json(scan.to_json()) == scan
+    assert "e+4532" in scan.summary()
+    assert "e+4532" in scan._repr_html_()
+    fewer = nx.complete_graph(12)
+    fewer.remove_edge(0, 1)
+    hints = rewiring_hints(fewer, [0], 4200, candidates=[(0, 1)])
+    assert "e+" in hints.summary()
+    assert hints.rows[0].walk_index == 12**4200
+    change = walk_index_change(graph, fewer, {"a": [0]}, 4200)
+    assert change.rows[0].before == 12**4200
+    assert "e+4532" in change.summary()
 
 
 def test_cora():

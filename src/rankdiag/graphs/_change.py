@@ -11,7 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankdiag._array import is_torch
-from rankdiag._document import Column, Document, Grid, KeyNumber, Plot, ReferenceLine, Series, Verdict
+from rankdiag._document import Column, Document, KeyNumber, Plot, ReferenceLine, Series, Verdict
 from rankdiag._meta import Meta, Threshold
 from rankdiag._result import Table
 from rankdiag._validate import real
@@ -19,7 +19,7 @@ from rankdiag.graphs._adjacency import as_vertex, can_iterate
 from rankdiag.graphs._edges import EdgeList, is_networkx, normalise
 from rankdiag.graphs._partitions import as_partitions, partition_totals
 from rankdiag.graphs._scan import masks_of, members_of
-from rankdiag.graphs._walk_counts import as_depth, count_text, count_walks, log_of, refuse_long
+from rankdiag.graphs._walk_counts import as_depth, count_walks, log_of
 
 __all__ = ["WalkIndexChange", "WalkIndexChangeRow", "walk_index_change"]
 
@@ -106,18 +106,6 @@ class WalkIndexChange(Table[WalkIndexChangeRow]):
 
     def document(self) -> Document:
         """Return what this comparison shows: the largest drop, all rows with those beyond the bound marked, a plot."""
-        cells = (
-            (
-                row.name,
-                row.size,
-                count_text(row.before),
-                count_text(row.after),
-                row.drop,
-                row.share_before,
-                row.share_after,
-            )
-            for row in self.rows
-        )
         bound = self.max_drop
         levels: tuple[Verdict, ...] = ()
         if bound is not None:
@@ -149,7 +137,7 @@ class WalkIndexChange(Table[WalkIndexChangeRow]):
             verdict=self.verdict,
             explanation=self.explanation,
             key_numbers=tuple(numbers),
-            grids=(Grid(title="Before and after", columns=self.columns, rows=tuple(cells), levels=levels),),
+            grids=(self.grid("Before and after", levels=levels),),
             plots=(plot,) if self.rows else (),
             notes=self.notes(),
         )
@@ -197,8 +185,8 @@ def walk_index_change(
     TypeError
         If an argument has the wrong type.
     ValueError
-        If a graph is refused (see `as_edge_list`), the vertices differ, `depth` is out of its bounds or makes counts
-        too long to print, or a vertex is not in the graph.
+        If a graph is refused (see `as_edge_list`), the vertices differ, `depth` is out of its bounds, or a vertex is
+        not in the graph.
 
     Warns
     -----
@@ -236,7 +224,6 @@ def walk_index_change(
         there = goal if graph is old or goal is None or place is None else int(place[goal])
         counts = count_walks(graph, layers - 1, None if there == -1 else there)
         every = 1 if there == -1 else counts.total()  # of a target that is isolated, the walk that stays
-        refuse_long(every)
         totals = partition_totals(graph, masks_of(own, graph.num_nodes), counts)[0]
         figures.append(([0] * len(totals) if there == -1 else totals, every))
     rows = tuple(

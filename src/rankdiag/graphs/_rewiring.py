@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankdiag._array import out_of_torch, refuse_size
-from rankdiag._document import Column, Document, Grid, KeyNumber
+from rankdiag._document import Column, Document, KeyNumber, format_value
 from rankdiag._meta import Meta
 from rankdiag._result import Table
 from rankdiag._validate import describe, integer
 from rankdiag.graphs._adjacency import adjacency, as_subset, as_vertex, vertex_reader
 from rankdiag.graphs._edges import EdgeList, normalise
-from rankdiag.graphs._walk_counts import as_depth, boundary_mask, count_text, count_walks, log_of, refuse_long
+from rankdiag.graphs._walk_counts import as_depth, boundary_mask, count_walks, log_of
 
 __all__ = ["RewiringHints", "RewiringRow", "rewiring_hints"]
 
@@ -114,20 +114,16 @@ class RewiringHints(Table[RewiringRow]):
 
     def document(self) -> Document:
         """Return what these hints show: the walk index as it is, and a row for each edge."""
-        cells = (
-            (row.name, row.crosses, count_text(row.gain), row.linear_share, count_text(row.walk_index), row.log_change)
-            for row in self.rows
-        )
-        shown = tuple(column for column in self.columns if column.name not in {"u", "v"})
+        shown = tuple(column.name for column in self.columns if column.name not in {"u", "v"})
         return Document(
             title="RewiringHints",
             verdict=self.verdict,
             explanation=self.explanation,
             key_numbers=(
-                KeyNumber(label="walk index", value=count_text(self.walk_index), doc="Of the partition as it is."),
+                KeyNumber(label="walk index", value=self.walk_index, doc="Of the partition as it is."),
                 KeyNumber(label="depth", value=self.depth, doc="Layers of the GNN; walks are one shorter."),
             ),
-            grids=(Grid(title="Edges that would help most", columns=shown, rows=tuple(cells)),),
+            grids=(self.grid("Edges that would help most", shown),),
             notes=self.notes(),
         )
 
@@ -174,8 +170,8 @@ def rewiring_hints(
     TypeError
         If an argument has the wrong type.
     ValueError
-        If the graph is refused (see `as_edge_list`), `depth` is out of its bounds or makes counts too long to print,
-        a vertex is not in the graph, or a candidate is a self-loop or an edge already.
+        If the graph is refused (see `as_edge_list`), `depth` is out of its bounds, a vertex is not in the
+        graph, or a candidate is a self-loop or an edge already.
 
     Warns
     -----
@@ -212,7 +208,6 @@ def rewiring_hints(
     given = None if candidates is None else _given(candidates, listed)
     bound = boundary_mask(listed, side)
     before = count_walks(listed, layers - 1, goal).total(bound)
-    refuse_long(before)
     scores = _Scores.of(listed, side, bound, layers, goal)
     pool = min(_POOL * limit, 1 << 30)
     pairs, estimates = scores.best(pool) if given is None else scores.among(given, pool)
@@ -232,7 +227,7 @@ def _hints(
 ) -> RewiringHints:
     walks = f"depth {depth} (walks of length {depth - 1})"
     best = (
-        f"The edge {rows[0].name} would raise it most, by {count_text(rows[0].gain)}."
+        f"The edge {rows[0].name} would raise it most, by {format_value(rows[0].gain)}."
         if rows
         else "No edge that was looked at raises it."
     )
@@ -241,7 +236,7 @@ def _hints(
         depth=depth,
         target=goal,
         walk_index=before,
-        explanation=f"The walk index of this partition of {listed.num_nodes} vertices is {count_text(before)}, "
+        explanation=f"The walk index of this partition of {listed.num_nodes} vertices is {format_value(before)}, "
         f"{walks}. {best} Each edge is judged alone; after one is added, ask again.",
         meta=Meta(
             definition="walk index with one edge more, minus that without",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import Any, ClassVar
 
@@ -11,14 +11,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from rankdiag._array import out_of_torch
-from rankdiag._document import Column, Document, Grid, KeyNumber, Plot, Series
+from rankdiag._document import Column, Document, KeyNumber, Plot, Series
 from rankdiag._meta import Meta
 from rankdiag._result import Table
 from rankdiag._validate import boolean, describe
 from rankdiag.graphs._adjacency import as_vertex, can_iterate
 from rankdiag.graphs._edges import EdgeList, normalise
 from rankdiag.graphs._partitions import Partitions, group_totals, one_of_many, partition_totals
-from rankdiag.graphs._walk_counts import WalkCounts, as_depth, count_text, count_walks, log_of, refuse_long
+from rankdiag.graphs._walk_counts import WalkCounts, as_depth, count_walks, log_of
 
 __all__ = ["PartitionRow", "PartitionScan", "masks_of", "members_of", "partition_scan"]
 
@@ -118,21 +118,21 @@ class PartitionScan(Table[PartitionRow]):
 
     def document(self) -> Document:
         """Return what this scan shows: the smallest share, all rows, and a plot of the shares."""
-        shown = tuple(column for column in self.columns if self.pairs or column.name != "other")
-        rows = [[getattr(row, column.name) for column in shown] for row in self.rows]
-        place = [column.name for column in shown].index("walk_index")
-        for cells, row in zip(rows, self.rows, strict=True):
-            cells[place] = count_text(row.walk_index)
-            if self.pairs:
-                cells.append(" + ".join(row.side))
+        shown = tuple(column.name for column in self.columns if self.pairs or column.name != "other")
+        grid = self.grid("Cuts, the poorest first", shown)
         if self.pairs:
-            shown += (Column(name="side", doc="Groups that lie with the first one where the cut is narrowest."),)
-        grid = Grid(title="Cuts, the poorest first", columns=shown, rows=tuple(map(tuple, rows)))
+            side = Column(name="side", doc="Groups that lie with the first one where the cut is narrowest.")
+            rows = zip(grid.rows, self.rows, strict=True)
+            grid = replace(
+                grid,
+                columns=(*grid.columns, side),
+                rows=tuple((*cells, " + ".join(row.side)) for cells, row in rows),
+            )
         labels = [f"{row.name} | {row.other}" if row.other else row.name for row in self.rows]
         numbers = [
             KeyNumber(label="pairs" if self.pairs else "groups", value=len(self.rows)),
             KeyNumber(label="depth", value=self.depth, doc="Layers of the GNN; walks are one shorter."),
-            KeyNumber(label="walks", value=count_text(self.num_walks), doc="All walks of that length."),
+            KeyNumber(label="walks", value=self.num_walks, doc="All walks of that length."),
         ]
         if self.rows:
             none = sum(not row.walk_index for row in self.rows)
@@ -211,8 +211,8 @@ def partition_scan(
     TypeError
         If an argument has the wrong type.
     ValueError
-        If the graph is refused (see `as_edge_list`), `depth` is out of its bounds or makes counts too long to print,
-        a group names a vertex twice or one that is not there, or groups of `pairs` overlap.
+        If the graph is refused (see `as_edge_list`), `depth` is out of its bounds, a group names a vertex
+        twice or one that is not there, or groups of `pairs` overlap.
 
     Warns
     -----
@@ -249,7 +249,6 @@ def partition_scan(
     members = members_of(graph, groups, listed)
     counts = count_walks(listed, layers - 1, goal)
     every = counts.total()
-    refuse_long(every)
     if two:
         rows, tried = _pair_rows(members, listed, counts, every)
     else:

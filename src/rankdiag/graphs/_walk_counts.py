@@ -23,10 +23,8 @@ __all__ = [
     "WalkCounts",
     "as_depth",
     "boundary_mask",
-    "count_text",
     "count_walks",
     "log_of",
-    "refuse_long",
     "walk_counts",
 ]
 
@@ -36,8 +34,6 @@ Mask = NDArray[np.bool_]
 DEEPEST = 10_000  # a walk count of such a depth has tens of thousands of digits
 _FITS = 2**63 - 1
 _HALF = 32
-_BITS = 13_000  # Python writes integers of up to 4300 digits, 14,284 bits, as text
-_WHOLE = 10**15
 
 
 def as_depth(depth: Any) -> int:
@@ -184,26 +180,3 @@ def boundary_mask(graph: EdgeList, mask: Mask) -> Mask:
 def log_of(count: int) -> float:
     """Return the natural logarithm of a count of any size; minus infinity for 0."""
     return math.log(count) if count else -math.inf
-
-
-def count_text(count: int) -> str:
-    """Write a count for people: in full up to fifteen digits, else with four digits and an exponent."""
-    if count < _WHOLE:
-        return str(count)
-    digits = str(count)
-    return f"{digits[0]}.{digits[1:4]}e+{len(digits) - 1}"
-
-
-def refuse_long(total: int) -> None:
-    """Refuse a depth whose counts are too long to be written as text, as results are.
-
-    Raises
-    ------
-    ValueError
-        If `total` has more than about 3900 digits.
-    """
-    if total.bit_length() > _BITS:
-        raise ValueError(
-            "`depth` must be smaller for a table: walk counts of this graph have more than 3900 digits there; take "
-            "log_walk_index of single partitions"
-        )
