@@ -137,6 +137,8 @@ def test_vertices_are_never_lost():
         assert out.num_nodes == 10
         assert out.edge_index.shape == (2, 0)
         assert "num_nodes" not in alone
+        weighted = Data(edge_index=index, edge_weight=torch.arange(6))
+        assert WalkIndexSparsify(num_remove=1)(weighted).edge_weight.tolist() == [2, 3, 4, 5]
         isolated = WalkIndexSparsify(keep_ratio=0.5)(Data(edge_index=index, num_nodes=12))
     assert isolated.num_nodes == 12
     featured = WalkIndexSparsify(keep_ratio=0.5)(Data(x=torch.ones(11, 2), edge_index=index))

@@ -139,6 +139,14 @@ def test_names_of_networkx_and_what_it_shows():
     assert "a - d" in hints.to_csv()
 
 
+def test_a_given_candidate_whose_gain_is_all_of_higher_order():
+    """Estimates of all four are 0, for vertices 4 and 5 are isolated."""
+    graph = columns_of([(6, 0), (6, 3), (6, 1), (3, 2), (0, 3)], False)
+    given = [(2, 4), (4, 5), (2, 5), (5, 6)]
+    hints = rewiring_hints(graph, [0, 3], 5, target=0, num_nodes=7, top=1, candidates=given)
+    assert [(row.name, row.gain, row.linear_share) for row in hints] == [("5 - 6", 7, 0.0)]
+
+
 def test_nothing_to_gain():
     for side in ([], range(4)):
         hints = rewiring_hints(PATH, side, 3)

@@ -364,7 +364,8 @@ def _is_edge_level(data: Any, store: Any, name: str, slices: dict[str, Any]) -> 
         return True
     bounds, of_edges = slices.get(name), slices.get("edge_index")
     if bounds is None or of_edges is None:
-        return name not in {"batch", "ptr"} and not name.endswith("_ptr") and bool(store.is_edge_attr(name))
+        with without_warnings(UserWarning, _UNSURE):
+            return name not in {"batch", "ptr"} and not name.endswith("_ptr") and bool(store.is_edge_attr(name))
     if isinstance(value, list):
         sizes = of_edges.diff().tolist()
         return len(value) == len(sizes) and all(

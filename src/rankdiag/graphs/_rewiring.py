@@ -26,6 +26,7 @@ Ints = NDArray[np.int64]
 Mask = NDArray[np.bool_]
 
 _POOL = 3  # pairs whose exact gain is counted, for each that is returned
+_GIVEN = 100  # given candidates whose exact gain is counted at least
 _BLOCK = 1 << 20  # pairs whose estimate is held at once
 _SLACK = 1 + 1e-9
 
@@ -116,7 +117,7 @@ class RewiringHints(Table[RewiringRow]):
         """Return what these hints show: the walk index as it is, and a row for each edge."""
         shown = tuple(column.name for column in self.columns if column.name not in {"u", "v"})
         return Document(
-            title="RewiringHints",
+            title=f"Edges worth adding, depth {self.depth}",
             verdict=self.verdict,
             explanation=self.explanation,
             key_numbers=(
@@ -185,8 +186,8 @@ def rewiring_hints(
     that crosses adds :math:`y_{L-1}` of the end that enters the boundary. An undirected edge counts in both directions
     (derived here). All vectors come from two sweeps over the edges. Estimates are made for rows of pairs, the most
     promising vertex first, until none that is left can reach the best ones: O(n) memory for each row, O(L n^2) time at
-    worst. Of three times `top` the exact gain is then counted, from the graph with the edge, and decides the order.
-    An edge whose gain is mostly of higher order can be missed; `candidates` looks at given ones.
+    worst. Of three times `top` (of at least 100 given candidates) the exact gain is then counted, from the graph
+    with the edge, and decides the order. An edge whose gain is mostly of higher order can be missed beyond that.
 
     References
     ----------
@@ -209,7 +210,7 @@ def rewiring_hints(
     bound = boundary_mask(listed, side)
     before = count_walks(listed, layers - 1, goal).total(bound)
     scores = _Scores.of(listed, side, bound, layers, goal)
-    pool = min(_POOL * limit, 1 << 30)
+    pool = min(max(_POOL * limit, 0 if given is None else _GIVEN), 1 << 30)
     pairs, estimates = scores.best(pool) if given is None else scores.among(given, pool)
     rows = []
     for (u, v), estimate in zip(pairs.tolist(), estimates.tolist(), strict=True):
