@@ -56,6 +56,7 @@ def folder(tmp_path, monkeypatch):
 # Fuzzed with the slow tests, so that the default run stays short.
 SLOW = (
     *("rankdiag.adapters.", "rankdiag.monitors.Reward", "rankdiag.monitors.wrap", "rankdiag.rewards."),
+    *("rankdiag.graphs.", "rankdiag.walk_index", "rankdiag.wis_"),
     *("rankdiag.language_models.as_batch_fn", "rankdiag.preference.displacement_score"),
     "rankdiag.preference.head_pressure",
 )
