@@ -108,7 +108,7 @@ class WISAdditions(Result):
             ),
         )
         return Document(
-            title="WISAdditions",
+            title=f"Order of addition, depth {self.depth}",
             verdict=self.verdict,
             explanation=self.explanation,
             key_numbers=tuple(KeyNumber(label=label, value=value, doc=doc) for label, value, doc in numbers),

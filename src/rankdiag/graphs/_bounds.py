@@ -177,7 +177,9 @@ class SeparationRankBounds(Result):
             key_numbers=(
                 KeyNumber(label="upper bound", value=high, unit="nats", doc="Minimum cut; holds for all weights."),
                 KeyNumber(label="lower bound", value=low, unit="nats", doc="Holds for almost all weights."),
-                KeyNumber(label="walk index", value=_number(self.walk_index), doc=_CAUTION),
+                KeyNumber(
+                    label="walk index", value=_number(self.walk_index), doc="Ranks partitions; no logarithm of a rank."
+                ),
                 KeyNumber(label="places that limit", value=len(self.bottleneck), doc=self.reading),
             ),
             grids=(self._bounds_grid(), *self._bottleneck_grids()),
@@ -199,7 +201,7 @@ class SeparationRankBounds(Result):
             title="Bounds on the log of the separation rank",
             columns=(
                 Column(name="bound"),
-                Column(name="nats", unit="nats"),
+                Column(name="nats", label="log", unit="nats"),
                 Column(name="rank", label="as a rank"),
                 Column(name="reads", label="what it counts"),
             ),

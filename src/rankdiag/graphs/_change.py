@@ -133,7 +133,7 @@ class WalkIndexChange(Table[WalkIndexChangeRow]):
             description="Drop of each partition, and the drop that is allowed.",
         )
         return Document(
-            title="WalkIndexChange",
+            title=f"Walk index before and after, depth {self.depth}",
             verdict=self.verdict,
             explanation=self.explanation,
             key_numbers=tuple(numbers),

@@ -161,7 +161,7 @@ class PartitionScan(Table[PartitionRow]):
             description="Shares of all cuts in ascending order.",
         )
         return Document(
-            title="PartitionScan",
+            title=f"Walk index {'between pairs of' if self.pairs else 'of'} groups, depth {self.depth}",
             verdict=self.verdict,
             explanation=self.explanation,
             key_numbers=tuple(numbers),

@@ -175,7 +175,7 @@ class WISOrder(Result):
         )
         grids, plots = self._levels()
         return Document(
-            title="WISOrder",
+            title=f"Order of removal, depth {self.depth}",
             verdict=self.verdict,
             explanation=self.explanation,
             key_numbers=tuple(KeyNumber(label=label, value=value, doc=doc) for label, value, doc in numbers),
