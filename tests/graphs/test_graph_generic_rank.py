@@ -119,6 +119,15 @@ def test_polynomials_of_many_graphs() -> None:
         assert rank_of_case(case, rng=trial).rank == expected
 
 
+def test_what_vertices_share_ends_the_search() -> None:
+    """All vertices of a clique hear the same, so that 126 is the most for any weights, and the plain cut 126^2."""
+    clique = [[u for u in range(5) for v in range(5) if u != v], [v for u in range(5) for v in range(5) if u != v]]
+    found = generic_separation_rank(clique, [2, 4], 3, 2, 2, max_rank=126)
+    assert (found.rank, found.saturated, found.samples) == (126, False, 126)
+    assert found.log_upper_mincut == pytest.approx(2 * math.log(126))
+    assert "allows no more" in found.explanation
+
+
 def test_bounds_of_many_graphs_hold() -> None:
     rng = np.random.default_rng(1)
     tight = total = 0
@@ -132,7 +141,7 @@ def test_bounds_of_many_graphs_hold() -> None:
         options: dict[str, Any] = {"directed": True, "edge_type": kinds, "num_nodes": n, "target": target}
         found = generic_separation_rank(graph, inside, depth, d_in, d_hidden, max_rank=256, **options)
         bounds = separation_rank_bounds(graph, inside, depth, d_in, d_hidden, **options)
-        assert found.rank <= math.exp(bounds.log_upper_mincut) * (1 + 1e-9)
+        assert found.rank <= math.exp(bounds.log_upper_shared) * (1 + 1e-9)
         if not found.saturated:
             assert found.rank >= math.exp(bounds.log_lower_multiset) * (1 - 1e-9)
             total += 1
@@ -184,7 +193,7 @@ def test_labels_and_inputs() -> None:
     found = generic_separation_rank(graph, ["a", "b"], 3, 2, 2, target="b")
     assert found.rank == 16
     assert found.meta.details["prediction"] == "for vertex b"
-    assert found.meta.details["depth"] == "depth 3 (walks of length 2)"
+    assert found.meta.details["depth"] == "3 (walks of length 2)"
     mask = np.array([True, True, False, False])
     assert generic_separation_rank(P4, mask, 2, 2, 2).rank == 24
 

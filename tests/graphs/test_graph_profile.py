@@ -87,10 +87,10 @@ def test_product_gnn_reaches_the_rank_of_its_architecture() -> None:
     )
     for row, side in zip(found, sides.values(), strict=True):
         assert row.rank == generic_separation_rank(SHORT, side, 2, 2, 2).rank
-        assert row.log_capacity == separation_rank_bounds(SHORT, side, 2, 2, 2).log_upper_mincut
+        assert row.log_capacity == separation_rank_bounds(SHORT, side, 2, 2, 2).log_upper_shared
         assert row.capacity_used == pytest.approx(row.entropy / row.log_capacity)
         assert row.rank <= math.exp(row.log_capacity) * (1 + 1e-9)
-    assert found.meta.details["depth"] == "depth 2 (walks of length 1)"
+    assert found.meta.details["depth"] == "2 (walks of length 1)"
     vertex = interaction_profile(
         lambda batch: model(batch, edges, target=0), x, sides, graph=SHORT, depth=2, d_hidden=2, target=0, rng=0
     )
@@ -135,7 +135,7 @@ def test_partitions_by_label_by_mask_and_a_combine_of_ones_own() -> None:
     masks = np.array([[True, True, False, False]])
     options["graph"] = PATH
     assert interaction_profile(three_parts, X, masks, target=2, **options).rows[0].entropy == named.rows[0].entropy
-    assert named.rows[0].log_capacity == separation_rank_bounds(PATH, [0, 1], 2, 1, 2, target=2).log_upper_mincut
+    assert named.rows[0].log_capacity == separation_rank_bounds(PATH, [0, 1], 2, 1, 2, target=2).log_upper_shared
 
     def shifted(left: Any, right: Any, mask: Any) -> Any:
         assert left.shape == right.shape

@@ -20,7 +20,7 @@ from rankdiag.graphs._edge_types import TypedArcs, typed_arcs
 from rankdiag.graphs._modular import PRIME, modular_product, modular_rank, reduce_modulo
 from rankdiag.graphs._walk_counts import as_depth
 
-__all__ = ["GenericRank", "generic_separation_rank", "log_upper_mincut"]
+__all__ = ["GenericRank", "generic_separation_rank", "rank_bounds"]
 
 Ints = NDArray[np.int64]
 
@@ -158,7 +158,7 @@ def generic_separation_rank(
     Weights and m settings of the features of each side are drawn modulo the prime p = 2^29 - 3, the GNN is evaluated on
     all m x m pairs, and the rank of this matrix over GF(p) is found by elimination. It never exceeds the generic rank,
     and falls short of it with probability of about (degree / p) a draw. m starts at 32 and doubles until the rank is at
-    most m - 5, or is what the minimum cut allows, which no weights exceed.
+    most m - 5, or is what `log_upper_shared` of `separation_rank_bounds` allows, which no weights exceed.
 
     Cost O(m^2 r) for the elimination, and m^2 d_hidden (edges + vertices d_hidden) operations a layer over vertices
     that hear from both sides by then; memory O(m^2) and at most 256 MB of hidden states, or 8 m d_hidden bytes for each
@@ -183,10 +183,10 @@ def generic_separation_rank(
     found = typed_arcs(graph, edge_type, directed=directed, num_nodes=num_nodes)
     inside = as_subset(subset, found.edge_list)
     vertex = None if target is None else as_vertex(target, found.edge_list)
-    log_upper = log_upper_mincut(found, inside, layers, widths, vertex)
+    log_upper, least = rank_bounds(found, inside, layers, widths, vertex)
     wide = "d_in" if widths[0] > widths[1] else "d_hidden"
     refuse_size(3 * layers * widths[1] * max(widths), wide, (widths[1], max(widths)))
-    limit = math.floor(math.exp(log_upper) * (1 + 1e-9)) if log_upper < 64.0 else math.inf
+    limit = math.floor(math.exp(least) * (1 + 1e-9)) if least < 64.0 else math.inf
     network = _Network(found, inside, layers, widths, vertex)
     samples, rank = min(_START, most), 0
     for _ in range(draws):
@@ -216,7 +216,7 @@ def generic_separation_rank(
             n=samples,
             seed=seed,
             details={
-                "depth": f"depth {layers} (walks of length {layers - 1})",
+                "depth": f"{layers} (walks of length {layers - 1})",
                 "prediction": f"for {place}",
                 "vertices": found.edge_list.num_nodes,
                 "vertices_inside": int(inside.sum()),
@@ -240,17 +240,17 @@ def _explain(rank: int, saturated: bool, depth: int, limit: float) -> str:
             f"{start}has a separation rank of at least {rank} here: the count has met the number of samples, and a "
             "larger `max_rank` may find more."
         )
-    bound = "; the minimum cut allows no more, for any weights" if rank == limit else ""
+    bound = "; a minimum cut of the network allows no more, for any weights" if rank == limit else ""
     return (
         f"{start}has separation rank {rank} here: its output is a sum of {rank} products of a function of one side and "
         f"a function of the other, and of no fewer{bound}. 1 means that the sides do not interact."
     )
 
 
-def log_upper_mincut(
+def rank_bounds(
     found: TypedArcs, inside: NDArray[np.bool_], depth: int, widths: tuple[int, int], vertex: int | None
-) -> float:
-    """Return the minimum-cut bound on ln rank for a graph that is already read."""
+) -> tuple[float, float]:
+    """Return `log_upper_mincut` and the tighter `log_upper_shared` of a graph that is already read."""
     from rankdiag.graphs._bounds import separation_rank_bounds
 
     bounds = separation_rank_bounds(
@@ -263,7 +263,7 @@ def log_upper_mincut(
         edge_type=found.kind,
         num_nodes=found.edge_list.num_nodes,
     )
-    return float(bounds.log_upper_mincut)
+    return bounds.log_upper_mincut, bounds.log_upper_shared
 
 
 class _Network:

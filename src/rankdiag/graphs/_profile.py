@@ -20,7 +20,7 @@ from rankdiag._validate import boolean, describe, integer, real
 from rankdiag.graphs._adjacency import as_vertex
 from rankdiag.graphs._edge_types import TypedArcs, typed_arcs
 from rankdiag.graphs._edges import EdgeList
-from rankdiag.graphs._generic_rank import log_upper_mincut
+from rankdiag.graphs._generic_rank import rank_bounds
 from rankdiag.graphs._partitions import as_partitions
 from rankdiag.graphs._walk_counts import as_depth
 from rankdiag.separation import InteractionSpectrum, interaction_spectrum
@@ -210,10 +210,11 @@ def interaction_profile(
 
     Notes
     -----
-    The capacity is the minimum-cut bound of a GNN with product aggregation of this shape. Other GNNs are compared with
-    it by analogy: a network with ReLU may exceed it, as its rank has no bound. "capacity unused" is an entropy below
-    half of ln capacity, "capacity missing" one above nine tenths, or a capacity of 0; both limits are a convention of
-    this table. An effective rank above half of the settings says "too few settings".
+    The capacity is `log_upper_shared` of `separation_rank_bounds`, a bound on the rank of all GNNs with product
+    aggregation of this shape. Other GNNs are compared with it by analogy: a network with ReLU may exceed it, as its
+    rank has no bound. "capacity unused" is an entropy below half of ln capacity, "capacity missing" one above nine
+    tenths, or a capacity of 0; both limits are a convention of this table. An effective rank above half of the settings
+    says "too few settings".
 
     The rank of a polynomial of high degree, as a product GNN is, comes out too low in floating point: its values span
     many powers of ten. For the architecture, `generic_separation_rank` counts exactly.
@@ -266,7 +267,7 @@ def interaction_profile(
     details: dict[str, Any] = {"examples": total, "vertices": n}
     if found is not None:
         layers = as_depth(depth)
-        details |= {"depth": f"depth {layers} (walks of length {layers - 1})", "d_in": widths[0], "d_hidden": d_hidden}
+        details |= {"depth": f"{layers} (walks of length {layers - 1})", "d_in": widths[0], "d_hidden": d_hidden}
     return InteractionProfile(
         rows=rows,
         settings=count,
@@ -333,7 +334,7 @@ def _capacities(
             raise ValueError(f"`{name}` must be given with `graph`, to compute the capacity")
     layers, width = as_depth(depth), integer(widths[1], "d_hidden", low=1)
     vertex = None if target is None else as_vertex(target, found.edge_list)
-    return [log_upper_mincut(found, mask, layers, (widths[0], width), vertex) for mask in masks]
+    return [rank_bounds(found, mask, layers, (widths[0], width), vertex)[1] for mask in masks]
 
 
 def _pasted(left: Any, right: Any, mask: Mask) -> Any:

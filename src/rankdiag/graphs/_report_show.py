@@ -84,7 +84,7 @@ def _numbers(report: WalkIndexReport) -> tuple[KeyNumber, ...]:
         numbers.append(
             KeyNumber(
                 label="ln separation rank, at most",
-                value=report.bounds.log_upper_mincut,
+                value=report.bounds.log_upper_shared,
                 unit="nats",
                 doc=report.bounds.reading,
             )
