@@ -49,7 +49,7 @@ def random_order(
 
     References
     ----------
-    arXiv 2211.16494, section 5.2, compares with this order.
+    arXiv 2211.16494, section 5, compares with this order.
 
     Examples
     --------
@@ -112,7 +112,7 @@ def spectral_order(
 
     References
     ----------
-    arXiv 0803.0929 for the scores; arXiv 2211.16494, section 5.2, for the comparison; the race: derived here.
+    arXiv 0803.0929 for the scores; arXiv 2211.16494, section 5, for the comparison; the race: derived here.
 
     Examples
     --------
@@ -178,7 +178,7 @@ def ugs_prune_step(mask: Any, fraction: float, num_original_edges: int) -> NDArr
     mask : array-like or torch.Tensor, shape (num_original_edges,)
         Trained weight of each undirected edge; 0 marks an edge that was pruned before.
     fraction : float
-        Share of the original edges to prune in this step, in [0, 1]; 0.05 in the published comparison.
+        Share of the original edges to prune in this step, in [0, 1]; 0.05 in the published code of the comparison.
     num_original_edges : int
         Undirected edges of the graph before any pruning.
 
@@ -198,12 +198,12 @@ def ugs_prune_step(mask: Any, fraction: float, num_original_edges: int) -> NDArr
     -----
     The threshold is the entry at place ``int(num_original_edges * fraction)``, counted from 0, of the sorted absolute
     weights that are not 0 (the last if there are fewer), and edges at or below it go. So a step removes one edge more
-    than the fraction says, and more on ties; `fraction` 0 removes the smallest. This is how the published comparison
+    than the fraction says, and more on ties; `fraction` 0 removes the smallest. This is how the published code
     counts. O(M log M).
 
     References
     ----------
-    arXiv 2102.06790 for the method; arXiv 2211.16494, section 5.2, prunes edges alone.
+    arXiv 2102.06790 for the method; arXiv 2211.16494, section 5, prunes edges alone.
 
     Examples
     --------

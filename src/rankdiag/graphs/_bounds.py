@@ -354,7 +354,8 @@ def separation_rank_bounds(
     References
     ----------
     .. [1] Razin, Verbin, Cohen, "On the Ability of Graph Neural Networks to Model Interactions Between Vertices",
-       arXiv 2211.16494, Section 4 (the two bounds "paper"); all others are derived here.
+       arXiv 2211.16494, Section 4 (the two bounds "paper"). Their constants were not compared with its text; both
+       follow from the layers and the multiset bounds, which like all others are derived here.
 
     Examples
     --------
