@@ -103,14 +103,14 @@ class _Levels:
         del lower, u, v
         self.incident = _places(flat).astype(self.kind)
         self.incident >>= 1
-        self.first = np.zeros(n + 1, np.int64)
+        self.first = np.zeros(n + 1, self.kind if m < 2**30 else np.int64)
         np.cumsum(degree, out=self.first[1:])
         self.bucket = degree.searchsorted(np.arange(self.top + 2)).tolist()
         self.degree = degree.astype(self.kind)
         self.alive = np.ones(m, bool)
         self.flags = bytearray(n)
         self.used = np.frombuffer(self.flags, np.bool_)  # the same bytes, for numpy
-        self.earliest = np.empty(n, np.int64)
+        self.earliest = np.empty(n, self.kind)
         self.bits = m.bit_length()  # of an edge id; a full row of ones is none
         self.removed = np.empty(count, self.kind)
         self.size = 0
@@ -147,12 +147,14 @@ class _Levels:
                 self._equals(equal, max(_CHUNK, len(members)))
             del equal
             self.alive[self.removed[start : self.size]] = False
-            keep = self.used[x]
-            keep &= self.alive[e]
-            x = x[keep]
-            e = e[keep]
-            members, hit = members[self.used[members]], hit[self.used[hit]]
-            for group in (members, hit):
+            keep = self.used.take(x)
+            keep &= self.alive.take(e)
+            x = x.compress(keep)
+            e = e.compress(keep)
+            del keep
+            members = members.compress(self.used.take(members))
+            hit = hit.compress(self.used.take(hit))
+            for group in (members, hit) if len(hit) else (members,):
                 self.degree[group] -= 1
                 self.used[group] = False
         return self.removed
@@ -186,30 +188,30 @@ class _Levels:
         size = self.first[hit + 1] - begin
         place = (begin - size.cumsum() + size).repeat(size)
         place += np.arange(len(place))
-        ids = self.incident[place]
-        there = self.alive[ids]
+        ids = self.incident.take(place)
+        there = self.alive.take(ids)
         ends = hit.astype(self.kind, copy=False).repeat(size)
-        return np.concatenate((x, ends[there])), np.concatenate((e, ids[there]))
+        return np.concatenate((x, ends.compress(there))), np.concatenate((e, ids.compress(there)))
 
     def _sides(self, a: int, x: Short, e: Short) -> tuple[Ints, Ints]:
         """Return keys (y, e) of edges to hubs y, of degree above a, and keys (e, x) of edges of two members, x < y."""
         above, equal = [], []
         for start in range(0, len(x), _PART):
             edge, one = e[start : start + _PART], x[start : start + _PART]
-            other = self.across[edge]
+            other = self.across.take(edge)
             other ^= one
-            size = self.degree[other]
+            size = self.degree.take(other)
             pick = (size > a).nonzero()[0]
-            key = other[pick].astype(np.int64, copy=False)
+            key = other.take(pick).astype(np.int64, copy=False)
             key <<= self.bits
-            key |= edge[pick]
+            key |= edge.take(pick)
             above.append(key)
             equals = size == a
             equals &= one < other
             pick = equals.nonzero()[0]
-            key = edge[pick].astype(np.int64, copy=False)
+            key = edge.take(pick).astype(np.int64, copy=False)
             key <<= 32
-            key |= one[pick]
+            key |= one.take(pick)
             equal.append(key)
         if len(above) == 1:
             return above[0], equal[0]
@@ -218,10 +220,9 @@ class _Levels:
     def _unused(self, key: Ints) -> Ints:
         """Return those keys (e, x) of which neither end is used."""
         u = key & 0xFFFFFFFF
-        pick = self.used[u]
-        pick |= self.used[self.across[key >> 32] ^ u]
-        unused: Ints = key[~pick]
-        return unused
+        pick = self.used.take(u)
+        pick |= self.used.take(self.across.take(key >> 32) ^ u)
+        return key.compress(~pick)
 
     def _take(self, ids: Ints) -> None:
         room = len(self.removed) - self.size
@@ -234,54 +235,61 @@ class _Levels:
         key.sort()
         e = key & ((1 << self.bits) - 1)
         key >>= self.bits
-        x = self.across[e] ^ key
         new = np.ones(len(key), bool)
         np.not_equal(key[1:], key[:-1], out=new[1:])
         begin = new.nonzero()[0]
-        hubs = key[begin]
-        high = self.degree[hubs].astype(np.int64)
+        del new
+        hubs = key.take(begin)
+        high = self.degree.take(hubs).astype(np.int64, copy=False)
         if len(key) <= _FEW:
-            taken, ids = _one_by_one(a, e, x, begin, high)
+            taken, ids = _one_by_one(a, e, self.across.take(e) ^ key, begin, high)
         else:
-            taken, ids = self._times(a, members, e, x, begin, high)
+            taken, ids = self._times(a, members, e, key, begin, high)
         self._take(ids)
-        self.used[x[taken]] = True
+        self.used[self.across.take(e.take(taken)) ^ key.take(taken)] = True
         high -= np.bincount(begin.searchsorted(taken, "right") - 1, minlength=len(begin))
         self.degree[hubs] = high
-        down: Ints = hubs[high == a]
+        down = hubs.compress(high == a)
         if not len(down):
             return down, down
-        pick = self.degree[key] == a
-        return down, (e[pick] << 32) | x[pick]
+        pick = self.degree.take(key) == a
+        e = e.compress(pick)
+        x = self.across.take(e) ^ key.compress(pick)
+        e <<= 32
+        e |= x
+        return down, e
 
-    def _times(self, a: int, members: Ints, e: Ints, x: Ints, begin: Ints, high: Ints) -> tuple[Ints, Ints]:
+    def _times(self, a: int, members: Ints, e: Ints, y: Ints, begin: Ints, high: Ints) -> tuple[Ints, Ints]:
         """Return the places of taken edges, which stand hub by hub and by id in each, and their ids by time."""
+        bits = np.int64(self.bits)
+        top = int(high.max())
+        never = ((top - a) << self.bits) - 1  # at the next time the hub has come down to degree a
         size = np.empty(len(begin), np.int64)
         np.subtract(begin[1:], begin[:-1], out=size[:-1])
         size[-1] = len(e) - begin[-1]
-        top = int(high.max())
-        base = (top - high).repeat(size)
-        base <<= self.bits
+        first = begin.repeat(size)  # edge of the same hub
+        base = ((top - high) << bits).repeat(size)
         base |= e
-        never = ((top - a) << self.bits) - 1  # at the next time the hub has come down to degree a
-        earliest = self.earliest
+        self.earliest[members] = np.arange(len(members))
+        owner = self.earliest.take(self.across.take(e) ^ y).astype(np.int64, copy=False)
+        earliest = np.empty(len(members), np.int64)
         taken = np.ones(len(e), bool)
         for _ in range(_ROUNDS):
             time = taken.cumsum()
             time -= taken
-            time -= time[begin].repeat(size)
-            time <<= self.bits
+            time -= time.take(first)
+            time <<= bits
             time += base
-            earliest[members] = never
-            np.minimum.at(earliest, x, time)
-            better = earliest[x] == time
+            earliest.fill(never)
+            np.minimum.at(earliest, owner, time)
+            better = earliest.take(owner) == time
             if not (better != taken).any():
-                time = time[taken]
+                time = time.compress(taken)
                 time.sort()
                 time &= (1 << self.bits) - 1
                 return taken.nonzero()[0], time
             taken = better
-        return _one_by_one(a, e, x, begin, high)
+        return _one_by_one(a, e, self.across.take(e) ^ y, begin, high)
 
     def _equals(self, key: Ints, size: int) -> None:
         """Remove edges between vertices of the same degree, given by keys (e, x), in the order of ids.
@@ -303,7 +311,7 @@ class _Levels:
     def _in_order(self, key: Ints, found: list[Short]) -> None:
         """Take those of the edges, sorted by id, whose ends are unused when their turn comes."""
         ids, u = (key >> 32).astype(self.kind, copy=False), (key & 0xFFFFFFFF).astype(self.kind, copy=False)
-        v = self.across[ids] ^ u
+        v = self.across.take(ids) ^ u
         if len(ids) > _MANY:
             ids, u, v = self._first_at_both_ends(ids, u, v, found)
         flags, used = self.flags, self.used
@@ -330,17 +338,17 @@ class _Levels:
                 earliest[ends] = ids[part][::-1].repeat(2)  # of several entries the last one stays
             first = np.empty(len(ids), bool)
             for part in parts:
-                np.equal(earliest[u[part]], ids[part], out=first[part])
-                first[part] &= earliest[v[part]] == ids[part]
-            found.append(ids[first])
-            used[u[first]] = True
-            used[v[first]] = True
-            first = used[u]
-            first |= used[v]
+                np.equal(earliest.take(u[part]), ids[part], out=first[part])
+                first[part] &= earliest.take(v[part]) == ids[part]
+            found.append(ids.compress(first))
+            used[u.compress(first)] = True
+            used[v.compress(first)] = True
+            first = used.take(u)
+            first |= used.take(v)
             np.logical_not(first, out=first)
-            ids = ids[first]
-            u = u[first]
-            v = v[first]
+            ids = ids.compress(first)
+            u = u.compress(first)
+            v = v.compress(first)
         return ids, u, v
 
 
