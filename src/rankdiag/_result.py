@@ -175,6 +175,8 @@ class Result:
         document = self.document()
         drawings = (*document.plots, *document.networks)
         index = integer(which, "which", low=0)
+        if not (document.plots or document.networks):
+            raise ValueError(f"`which` names one of the plots of a result, and {type(self).__name__} has none here")
         if index >= len(drawings):
             raise ValueError(f"`which` must be below {len(drawings)}, the number of plots of this result; got {index}")
         from rankdiag._mpl import draw

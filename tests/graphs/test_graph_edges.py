@@ -118,7 +118,7 @@ def test_networkx_graphs():
     same(as_edge_list(graph), *canonical(both, False), 4, labels=("b", "a", "c", ("lonely", 1)))
     digraph = nx.DiGraph([("x", "y"), ("y", "x"), ("y", "z")])
     same(as_edge_list(digraph, directed=True), [(0, 1), (1, 0), (1, 2)], [0, 1, 2], 3, True, ("x", "y", "z"))
-    with pytest.raises(ValueError, match=r"edge \(1, 2\) has no reverse column"):
+    with pytest.raises(ValueError, match=r"edge \('y', 'z'\) has no reverse column"):
         as_edge_list(digraph)
     same(as_edge_list(nx.DiGraph([(0, 1), (1, 0)])), [(0, 1)], [0, 0], 2, labels=(0, 1))
     for kind in (nx.MultiGraph, nx.MultiDiGraph):
@@ -162,6 +162,7 @@ def test_an_edge_list_is_returned_as_it_is():
     ("graph", "options", "error", "message"),
     [
         ([[0, 1, 2]], {}, ValueError, r"`graph` must have shape \(2, E\), sources above targets; got shape \(1, 3\)"),
+        ([[0, 1], [1, 2], [2, 0]], {}, ValueError, r"sources above targets; got shape \(3, 2\); transpose it"),
         (np.zeros((3, 2), int), {}, ValueError, r"`graph` must have shape \(2, E\)"),
         ([[0, 1], [1]], {}, ValueError, r"`graph` must have shape \(2, E\); got rows of different lengths"),
         (np.zeros((2, 2, 2), int), {}, ValueError, r"`graph` must have shape \(2, E\)"),

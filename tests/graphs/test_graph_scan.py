@@ -138,6 +138,10 @@ def test_ways_to_say_groups():
     ):
         scan = partition_scan(PATH, classes, 3)
         assert [(row.name, row.walk_index) for row in scan] == [("2", 13), ("7", 16), ("-1", 21)]
+    lists = partition_scan(graph, [{"p", "q"}, ["r"]], 3)
+    assert [(row.name, row.walk_index) for row in lists] == [("0", 16), ("1", 21)]
+    with pytest.raises(ValueError, match="`groups` must name an attribute of the nodes, which have kind; got 'sort'"):
+        partition_scan(graph, "sort", 3)
     assert len(partition_scan(np.zeros((2, 0), np.int64), [], 3)) == 0
     assert len(partition_scan(PATH, {}, 3, pairs=True)) == 0
     assert len(partition_scan(PATH, [0] * 4, 3, pairs=True)) == 0
@@ -183,6 +187,7 @@ def test_how_shares_are_to_be_read():
         ([0.5] * 4, {}, TypeError, "integers, strings or None; got 0.5 at vertex 0"),
         (3, {}, TypeError, "`groups` must map names to vertices"),
         (None, {}, TypeError, "`groups` must map names to vertices"),
+        ({0: "x", 1: "y"}, {}, TypeError, "`groups` as a mapping goes from names .* got a value 'x'. For the class"),
         ("kind", {}, ValueError, "`groups` may name a node attribute of a networkx graph only; got 'kind'"),
         (np.zeros((4, 2), int), {}, TypeError, "`groups` must map names to vertices"),
         ({"a": [0, 9]}, {}, ValueError, "group 'a': `groups` contains vertex 9 but the graph has 4 vertices"),

@@ -308,6 +308,7 @@ def test_empty_sides_and_empty_graphs():
         (([2**70], 2), {}, ValueError, f"`subset` contains vertex {2**70} but the graph has 7 vertices"),
         (([1, 1], 2), {}, ValueError, "`subset` has duplicate vertices"),
         ((np.array([1, 1], np.uint8), 2), {}, ValueError, "`subset` has duplicate vertices"),
+        ((np.array([1, 1, 0, 0, 0, 0, 0], np.uint8), 2), {}, ValueError, "a mask must be of dtype bool, not uint8"),
         ((np.zeros(6, bool), 2), {}, ValueError, r"`subset` as a mask must have shape \(7,\); got shape \(6,\)"),
         (([1.0], 2), {}, TypeError, "`subset` must hold integer vertex ids; got 1.0 among them"),
         (([True, 1], 2), {}, TypeError, "`subset` must hold vertex ids; got True among them"),

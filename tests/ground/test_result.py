@@ -490,7 +490,7 @@ class Drawn(Result):
 
 
 def test_plot_refuses_what_is_not_there():
-    with pytest.raises(ValueError, match="`which` must be below 0"):
+    with pytest.raises(ValueError, match="`which` names one of the plots of a result, and Everything has none here"):
         Everything().plot()
     with pytest.raises(ValueError, match=r"`which` must be below 1, .* got 1"):
         Drawn().plot(which=1)

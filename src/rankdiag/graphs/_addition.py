@@ -250,7 +250,7 @@ def _result(
             "indices largest, smallest entries first",
             units="edges",
             n=len(pairs),
-            details={"depth": walks, "ties": f"{rule} row number"},
+            details={"depth": walks.removeprefix("depth "), "ties": f"{rule} row number"},
         ),
     )
 

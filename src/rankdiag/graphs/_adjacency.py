@@ -109,7 +109,8 @@ def _mask_of(ids: NDArray[Any], n: int, name: str) -> NDArray[np.bool_]:
         )
     mask[ids.astype(np.int64, copy=False)] = True
     if np.count_nonzero(mask) != len(ids):
-        raise ValueError(f"`{name}` has duplicate vertices")
+        hint = f"; a mask must be of dtype bool, not {ids.dtype}" if len(ids) == n and ids.max() <= 1 else ""
+        raise ValueError(f"`{name}` has duplicate vertices{hint}")
     return mask
 
 

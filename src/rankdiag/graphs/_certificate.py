@@ -279,7 +279,7 @@ def wis_certificate(graph: Any, order: WISOrder) -> WISCertificate:
             units="edges",
             n=len(ids),
             details={
-                "depth": _walks(order.depth),
+                "depth": _walks(order.depth).removeprefix("depth "),
                 "ties": f"{order.tie_break} edge id",
                 "batch size": order.batch_size,
             },
@@ -482,7 +482,7 @@ def _outcome(
             units="edges",
             n=count,
             details={
-                "depth": _walks(certificate.depth),
+                "depth": _walks(certificate.depth).removeprefix("depth "),
                 "ties": f"{certificate.tie_break} edge id",
                 "batch size": certificate.batch_size,
             },

@@ -219,7 +219,8 @@ def _rows(graph: Any) -> tuple[Ints, Ints]:
     if array.dtype.kind not in "iu":
         raise TypeError(f"`graph` must be {_FORMS}; got {describe(graph)} of dtype {array.dtype}")
     if array.ndim != 2 or array.shape[0] != 2:
-        raise ValueError(f"`graph` must have shape (2, E), sources above targets; got shape {array.shape}")
+        hint = "; transpose it" if array.ndim == 2 and array.shape[1] == 2 else ""
+        raise ValueError(f"`graph` must have shape (2, E), sources above targets; got shape {array.shape}{hint}")
     refuse_size(array.size, "graph", array.shape)
     if array.dtype.kind == "u" and array.dtype.itemsize == 8 and int(array.max()) >= 2**63:
         raise ValueError(f"`graph` must hold vertex ids below {_MOST_NODES}; got {int(array.max())}")
@@ -345,7 +346,7 @@ def canonical_edges(columns: GraphColumns, *, directed: bool) -> EdgeList:
     del key
     starts = fresh.nonzero()[0]
     if not directed:
-        _require_both_ways(s, t, order, starts, back)
+        _require_both_ways(s, t, order, starts, back, columns.labels)
         del back
     first = np.minimum.reduceat(order, starts)  # the first column of each edge
     chosen = np.zeros(len(order), bool)
@@ -394,14 +395,18 @@ def _sorted_keys(source: Ints, target: Ints, n: int, directed: bool) -> tuple[In
     return key, order.astype(narrow)
 
 
-def _require_both_ways(source: Ints, target: Ints, order: Ints, starts: Ints, back: NDArray[np.bool_]) -> None:
+def _require_both_ways(
+    source: Ints, target: Ints, order: Ints, starts: Ints, back: NDArray[np.bool_], labels: tuple[Any, ...] | None
+) -> None:
     """Refuse pairs whose sorted columns do not begin with one towards the larger vertex and end with one back."""
     alone = back[starts]
     alone[:-1] |= ~back[starts[1:] - 1]
     alone[-1] |= ~back[-1]
     if alone.any():
         column = int(np.minimum.reduceat(order, starts)[alone].min())
+        ends = [int(source[column]), int(target[column])]
+        edge = ", ".join(str(end) if labels is None else describe(labels[end]) for end in ends)
         raise ValueError(
-            f"`directed` is False, but edge ({source[column]}, {target[column]}) has no reverse column; symmetrise the "
-            "graph first or pass directed=True"
+            f"`directed` is False, but edge ({edge}) has no reverse column; symmetrise the graph first or pass "
+            "directed=True"
         )

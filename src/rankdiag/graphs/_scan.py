@@ -27,6 +27,7 @@ Mask = NDArray[np.bool_]
 
 _ALL_UNIONS = 14  # groups up to which every union of them is tried as a cut: 2^13 of them
 _REST = "(none)"
+_SETS = (set, frozenset, list, tuple, range, np.ndarray)
 _MANY = 256  # more groups than this, if they do not overlap, are read off the edges at once
 _FEW = 12  # groups up to which a plot names its bars
 
@@ -187,9 +188,10 @@ def partition_scan(
     ----------
     graph : array-like of int (2, E), torch.Tensor, scipy sparse (n, n), networkx graph, PyG Data or EdgeList
         The graph; see `as_edge_list`.
-    groups : mapping of str to vertices, array-like of int or str (n,), or str
-        Candidate groups by name (node labels for a networkx graph); or the class or community of every vertex, None
-        where it has none; or the name of a node attribute of a networkx graph, which holds the class.
+    groups : mapping of str to vertices, list of vertices, array-like of int or str (n,), or str
+        Candidate groups by name (node labels for a networkx graph), or a list of groups, which are named 0, 1, ...; or
+        the class or community of every vertex, None where it has none; or the name of a node attribute of a networkx
+        graph, which holds the class.
     depth : int
         Number L of layers of the GNN; walks have length L - 1.
     target : int or node label, optional
@@ -255,7 +257,9 @@ def partition_scan(
         rows, tried = _group_rows(members, listed, counts, every), len(members)
     rows.sort(key=lambda row: row.walk_index)
     walks = f"depth {layers} (walks of length {layers - 1})"
-    what = f"{len(rows)} pairs of {len(members)} groups" if two else f"{len(members)} groups"
+    what = f"{len(members)} group{'' if len(members) == 1 else 's'}"
+    if two:
+        what = f"{len(rows)} pair{'' if len(rows) == 1 else 's'} of {what}"
     return PartitionScan(
         rows=tuple(rows),
         depth=layers,
@@ -294,8 +298,16 @@ def members_of(graph: Any, groups: Any, listed: EdgeList, name: str = "groups") 
         nodes = getattr(graph, "nodes", None)
         if listed.labels is None or nodes is None:
             raise ValueError(f"`{name}` may name a node attribute of a networkx graph only; got {groups!r}")
-        groups = [nodes[label].get(groups) for label in listed.labels]
+        groups = _attribute(nodes, groups, listed.labels, name)
+    if isinstance(groups, (list, tuple)) and groups and all(isinstance(entry, _SETS) for entry in groups):
+        groups = dict(enumerate(groups))
     if isinstance(groups, Mapping):
+        values = list(groups.values())
+        if values and all(isinstance(value, (str, int, np.integer)) for value in values):
+            raise TypeError(
+                f"`{name}` as a mapping goes from names of groups to their vertices; got a value {describe(values[0])}"
+                ". For the class of each vertex pass a list, in the order of the vertices"
+            )
         found: dict[str, Ints] = {}
         for key, vertices in groups.items():
             if str(key) in found:
@@ -318,6 +330,15 @@ def members_of(graph: Any, groups: Any, listed: EdgeList, name: str = "groups") 
             raise TypeError(f"{rule}, integers, strings or None; got {describe(value)} at vertex {vertex}")
         places.setdefault(str(value), []).append(vertex)
     return {key: np.array(places[key], np.int64) for key in places}
+
+
+def _attribute(nodes: Any, key: str, labels: tuple[Any, ...], name: str) -> list[Any]:
+    """Return an attribute of every node, None where it is missing; at least one node must have it."""
+    values = [nodes[label].get(key) for label in labels]
+    if values and all(value is None for value in values):
+        there = ", ".join(sorted({str(other) for label in labels for other in nodes[label]})) or "none"
+        raise ValueError(f"`{name}` must name an attribute of the nodes, which have {there}; got {key!r}")
+    return values
 
 
 def masks_of(members: dict[str, Ints], n: int) -> Partitions:

@@ -398,7 +398,7 @@ def _order(listed: EdgeList, ids: Ints, depth: int, rule: TieBreak, batch: int, 
             "indices, smallest entries first",
             units="edges",
             n=total,
-            details={"depth": walks, "ties": f"{rule} edge id", "batch size": batch, **options},
+            details={"depth": walks.removeprefix("depth "), "ties": f"{rule} edge id", "batch size": batch, **options},
         ),
     )
 
