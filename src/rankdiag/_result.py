@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar, Generic, Self, TypeVar, cast
 
-from rankdiag._document import Column, Document, Grid, KeyNumber, Plot, Verdict, format_value
+from rankdiag._document import Column, Document, Grid, KeyNumber, Network, Plot, Verdict, format_value
 from rankdiag._files import write_text
 from rankdiag._json import SCHEMA_VERSION, decode_fields, encode
 from rankdiag._meta import VERDICTS, Finding, Meta, Threshold, worst
@@ -173,7 +173,7 @@ class Result:
             If this result has no such plot.
         """
         document = self.document()
-        drawings = (*document.plots, *document.networks)
+        drawings: tuple[Plot | Network, ...] = (*document.plots, *document.networks)
         index = integer(which, "which", low=0)
         if not (document.plots or document.networks):
             raise ValueError(f"`which` names one of the plots of a result, and {type(self).__name__} has none here")
