@@ -13,7 +13,7 @@ import scipy.sparse
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from oracles.graphs_walks import columns_of, graphs, matrix_of, walk_index_of
+from oracles.graphs_walks import columns_of, graphs, matrix_of, power, walk_index_of
 from rankdiag import result_from_json
 from rankdiag.graphs._change import walk_index_change
 from rankdiag.graphs._edges import as_edge_list
@@ -32,17 +32,17 @@ def test_a_graph_that_loses_edges(case, depth, data):
     allowed = data.draw(st.none() | st.sampled_from([0.0, 0.3, 1.0, 5.0]))
     options = {"max_drop": allowed, "target": target, "directed": directed, "num_nodes": n}
     change = walk_index_change(columns_of(edges, directed), columns_of(rest, directed), sides, depth, **options)
+    matrices = matrix_of(n, edges, directed), matrix_of(n, rest, directed)
+    every = [sum(sum(row) if target is None else row[target] for row in power(a, depth - 1)) for a in matrices]
     drops = []
     for row, side in zip(change, sides, strict=True):
-        old = walk_index_of(matrix_of(n, edges, directed), side, depth, target)
-        new = walk_index_of(matrix_of(n, rest, directed), side, depth, target)
+        old, new = (walk_index_of(a, side, depth, target) for a in matrices)
         assert (row.size, row.before, row.after) == (len(side), old, new)
         logs = [math.log(value) if value else -math.inf for value in (old, new)]
         drops.append(0.0 if old == new else logs[0] - logs[1])
         assert row.drop == drops[-1]
         assert row.drop >= 0.0 or directed
-        assert 0.0 <= row.share_before <= 1.0
-        assert 0.0 <= row.share_after <= 1.0
+        assert (row.share_before, row.share_after) == (old / every[0], new / every[1])
     if allowed is None or not sides:
         assert change.verdict == "unknown"
     else:

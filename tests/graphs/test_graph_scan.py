@@ -44,6 +44,7 @@ def test_groups_one_by_one(case, depth, data):
     expected.sort(key=lambda row: row[3])
     assert [(row.name, row.size, row.boundary, row.walk_index) for row in scan] == expected
     assert scan.num_walks == every
+    assert scan.meta.details.get("target") == target
     assert [row.share for row in scan] == [row[3] / every for row in expected]
     logs = [math.log(row[3]) if row[3] else -math.inf for row in expected]
     assert [row.log_walk_index for row in scan] == logs
