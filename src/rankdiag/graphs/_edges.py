@@ -329,7 +329,7 @@ def canonical_edges(columns: GraphColumns, *, directed: bool) -> EdgeList:
     column_edge = np.full(len(source), -1, np.int64)
     kept = (source != target).nonzero()[0]
     loops = len(kept) != len(source)
-    s, t = (source[kept], target[kept]) if loops else (source, target)
+    s, t = (source.take(kept), target.take(kept)) if loops else (source, target)
     if not len(kept):
         return EdgeList(n, np.zeros((0, 2), np.int64), column_edge, directed, columns.labels)
     if not loops:
@@ -351,12 +351,12 @@ def canonical_edges(columns: GraphColumns, *, directed: bool) -> EdgeList:
     first = np.minimum.reduceat(order, starts)  # the first column of each edge
     chosen = np.zeros(len(order), bool)
     chosen[first] = True
-    rank = chosen.cumsum(dtype=order.dtype)[first]
+    rank = chosen.cumsum(dtype=order.dtype).take(first)
     rank -= 1
     del first
     size = np.diff(starts, append=len(order))
     del starts, fresh
-    column_edge[kept[order] if loops else order] = rank.repeat(size)
+    column_edge[kept.take(order) if loops else order] = rank.repeat(size)
     del order, rank, size
     place = chosen.nonzero()[0]
     edges = np.empty((len(place), 2), np.int64)

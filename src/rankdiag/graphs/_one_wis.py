@@ -246,8 +246,8 @@ class _Levels:
         else:
             taken, ids = self._times(a, members, e, key, begin, high)
         self._take(ids)
-        self.used[self.across.take(e.take(taken)) ^ key.take(taken)] = True
-        high -= np.bincount(begin.searchsorted(taken, "right") - 1, minlength=len(begin))
+        self.used[self.across.take(e.compress(taken)) ^ key.compress(taken)] = True
+        high -= np.add.reduceat(taken, begin, dtype=np.int64)
         self.degree[hubs] = high
         down = hubs.compress(high == a)
         if not len(down):
@@ -259,8 +259,10 @@ class _Levels:
         e |= x
         return down, e
 
-    def _times(self, a: int, members: Ints, e: Ints, y: Ints, begin: Ints, high: Ints) -> tuple[Ints, Ints]:
-        """Return the places of taken edges, which stand hub by hub and by id in each, and their ids by time."""
+    def _times(
+        self, a: int, members: Ints, e: Ints, y: Ints, begin: Ints, high: Ints
+    ) -> tuple[NDArray[np.bool_], Ints]:
+        """Return which edges are taken, which stand hub by hub and by id in each, and their ids by time."""
         bits = np.int64(self.bits)
         top = int(high.max())
         never = ((top - a) << self.bits) - 1  # at the next time the hub has come down to degree a
@@ -287,7 +289,7 @@ class _Levels:
                 time = time.compress(taken)
                 time.sort()
                 time &= (1 << self.bits) - 1
-                return taken.nonzero()[0], time
+                return taken, time
             taken = better
         return _one_by_one(a, e, self.across.take(e) ^ y, begin, high)
 
@@ -396,7 +398,7 @@ def _edge_by_edge(us: list[int], vs: list[int], degree: dict[int, int], low: int
     return taken
 
 
-def _one_by_one(a: int, edges: Ints, ends: Ints, begin: Ints, high: Ints) -> tuple[Ints, Ints]:
+def _one_by_one(a: int, edges: Ints, ends: Ints, begin: Ints, high: Ints) -> tuple[NDArray[np.bool_], Ints]:
     """Do what `_Levels._times` does, with a heap of hubs in place of rounds."""
     e, x = edges.tolist(), ends.tolist()
     place = begin.tolist()
@@ -421,4 +423,6 @@ def _one_by_one(a: int, edges: Ints, ends: Ints, begin: Ints, high: Ints) -> tup
         else:
             heapq.heapreplace(heap, (degree, e[at], hub))
     places = np.array(taken, np.int64)
-    return places, edges[places]
+    mask = np.zeros(len(e), bool)
+    mask[places] = True
+    return mask, edges[places]

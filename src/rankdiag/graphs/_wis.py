@@ -372,7 +372,7 @@ def _order(listed: EdgeList, ids: Ints, depth: int, rule: TieBreak, batch: int, 
     total = listed.num_edges
     rank = np.full(total, -1, np.int64)
     rank[ids] = np.arange(len(ids))
-    edges = listed.edges[ids]
+    edges = listed.edges.take(ids, axis=0)
     for array in (ids, rank, edges):
         array.flags.writeable = False
     kind = "directed" if listed.directed else "undirected"
