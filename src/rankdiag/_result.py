@@ -28,6 +28,7 @@ from rankdiag._validate import names as check_names
 __all__ = ["Finding", "Meta", "Result", "Table", "Threshold", "result_from_dict", "result_from_json", "worst"]
 
 _REGISTRY: dict[str, type[Result]] = {}
+_MOST_ENTRIES = 12  # of a tuple that repr shows whole
 _SURROGATE = re.compile(r"[\ud800-\udfff]")
 _TAG = re.compile(r"[a-z_]+\.[A-Z][A-Za-z0-9]*")
 
@@ -58,6 +59,8 @@ class Result:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super(Result, cls).__init_subclass__(**kwargs)  # the short form fails in a dataclass with slots
+        if "__repr__" not in cls.__dict__:  # or a dataclass writes one that shows every row
+            setattr(cls, "__repr__", Result.__repr__)  # noqa: B010 - a plain assignment to a method is no valid type
         own = cls.__dict__.get("tag")
         if own:
             if not _TAG.fullmatch(own):
@@ -76,6 +79,10 @@ class Result:
         state = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
         frozen = tuple(name for name, value in state.items() if _is_read_only(value))
         return _rebuild, (type(self), state, frozen)
+
+    def __repr__(self) -> str:
+        shown = (f"{f.name}={_brief(getattr(self, f.name))}" for f in dataclasses.fields(self) if f.repr)
+        return f"{type(self).__name__}({', '.join(shown)})"
 
     # --- showing -------------------------------------------------------------------------------------------
 
@@ -252,6 +259,16 @@ class Result:
         if not isinstance(result, cls):
             raise TypeError(f"`data` must hold a {cls.__name__}; got {type(result).__name__}")
         return result
+
+
+def _brief(value: Any) -> str:
+    """Write a field for a line of a log: of a long tuple the first entries, and integers of any length."""
+    if type(value) is tuple and len(value) > _MOST_ENTRIES:
+        return f"({', '.join(map(_brief, value[:3]))}, ... {len(value) - 3} more)"
+    try:
+        return repr(value)
+    except ValueError:  # Python writes integers of up to 4300 digits
+        return format_value(value) if isinstance(value, int) else f"<{type(value).__name__} with a longer integer>"
 
 
 def _rebuild(cls: type[Result], state: Mapping[str, Any], frozen: tuple[str, ...]) -> Result:

@@ -63,6 +63,19 @@ def test_rows_and_columns():
     assert Rows().column("value") == []
 
 
+def test_repr_is_short_and_never_fails():
+    rows = [Row(name=f"row {k}", value=float(k)) for k in range(10_000)]
+    text = repr(Rows(rows=tuple(rows)))
+    assert text.startswith("Rows(")
+    assert repr(rows[2]) + ", ... 9997 more)" in text
+    assert len(text) < 1000
+    assert repr(Rows(rows=tuple(rows[:12]))).count("Row(") == 12
+    long = Row(name="", value=10**5000)  # more digits than Python writes
+    assert "rows=<tuple with a longer integer>" in repr(Rows(rows=(long,)))
+    assert "<Row with a longer integer>, ... 10 more)" in repr(Rows(rows=(long,) * 13))
+    assert "rows=1.000e+5000" in repr(Rows(rows=10**5000))
+
+
 @given(TABLES)
 def test_round_trip(table):
     back = result_from_json(table.to_json())

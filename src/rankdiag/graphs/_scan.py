@@ -27,6 +27,7 @@ Mask = NDArray[np.bool_]
 
 _ALL_UNIONS = 14  # groups up to which every union of them is tried as a cut: 2^13 of them
 _REST = "(none)"
+_SMALL = 0.05  # a share of a few per cent
 _SETS = (set, frozenset, list, tuple, range, np.ndarray)
 _MANY = 256  # more groups than this, if they do not overlap, are read off the edges at once
 _FEW = 12  # groups up to which a plot names its bars
@@ -380,7 +381,7 @@ def _reading(rows: list[PartitionRow]) -> str:
     if not related:
         return text
     text += f" The poorest share{' above 0' if none else ''} is {related[0].share:.4g}."
-    if all(row.size == 1 and not row.other for row in rows):
+    if related[0].share < _SMALL and all(row.size == 1 and not row.other for row in rows):
         return f"{text} That of a single vertex is small in any large graph: compare vertices with one another."
     return (
         f"{text} A share of a few per cent means that interactions across the cut are expected to be fitted poorly "
