@@ -264,16 +264,16 @@ class _Levels:
     ) -> tuple[NDArray[np.bool_], Ints]:
         """Return which edges are taken, which stand hub by hub and by id in each, and their ids by time."""
         bits = np.int64(self.bits)
+        ids = (1 << bits) - 1
         top = int(high.max())
         never = ((top - a) << self.bits) - 1  # at the next time the hub has come down to degree a
         size = np.empty(len(begin), np.int64)
         np.subtract(begin[1:], begin[:-1], out=size[:-1])
         size[-1] = len(e) - begin[-1]
         first = begin.repeat(size)  # edge of the same hub
-        base = ((top - high) << bits).repeat(size)
-        base |= e
         self.earliest[members] = np.arange(len(members))
         owner = self.earliest.take(self.across.take(e) ^ y).astype(np.int64, copy=False)
+        e |= ((top - high) << bits).repeat(size)  # the earliest times, in place of ids while they are needed
         earliest = np.empty(len(members), np.int64)
         taken = np.ones(len(e), bool)
         for _ in range(_ROUNDS):
@@ -281,16 +281,18 @@ class _Levels:
             time -= taken
             time -= time.take(first)
             time <<= bits
-            time += base
+            time += e
             earliest.fill(never)
             np.minimum.at(earliest, owner, time)
             better = earliest.take(owner) == time
             if not (better != taken).any():
+                e &= ids
                 time = time.compress(taken)
                 time.sort()
-                time &= (1 << self.bits) - 1
+                time &= ids
                 return taken, time
             taken = better
+        e &= ids
         return _one_by_one(a, e, self.across.take(e) ^ y, begin, high)
 
     def _equals(self, key: Ints, size: int) -> None:
