@@ -35,7 +35,7 @@ _ROUNDS = 32  # rounds of guesses before the heap takes over; each costs one pas
 _MANY = 200  # edges from which passes over arrays pay beside a loop
 _CHUNK = 4096  # edges of one loop
 _PART = 1 << 16  # edges of one pass over arrays, whose temporary arrays then stay in the cache
-_SHORT = 1 << 15  # edges from which int32 is worth a cast wherever it points into an array
+_SHORT = 1 << 14  # edges from which int32 is worth a cast wherever it points into an array
 _CORE = 250  # edges of the uppermost levels, which a heap of edges deals with sooner than arrays do
 _FEW = 40  # edges that the heap deals with sooner than arrays do
 
