@@ -213,6 +213,13 @@ def test_arcs_and_adjacency(columns, directed):
         assert source[:m].tolist() == target[m:].tolist() == listed.edges[:, 0].tolist()
 
 
+def test_masks_of_masked_and_rows_of_sparse_arrays_are_not_lost():
+    listed = as_edge_list(COLUMNS)
+    for wild in (np.ma.masked_array([0, 2], [0, 1]), scipy.sparse.csr_array([[0, 2]]), scipy.sparse.coo_matrix([[1]])):
+        with pytest.raises(TypeError, match="`subset` must be a collection of vertices"):
+            as_subset(wild, listed)
+
+
 def test_subsets_and_vertices():
     listed = as_edge_list(COLUMNS)
     mask = [True, False, True, False]
