@@ -342,6 +342,15 @@ def test_labels_name_the_places() -> None:
     assert "prediction vertex v4" in str(found)
 
 
+def test_ranks_are_written_as_the_whole_numbers_that_bounds_allow() -> None:
+    found = separation_rank_bounds(nx.path_graph(2), [0], 2, 3, 2)
+    written = {row[0]: (row[1], row[2]) for row in found.document().grids[0].rows}
+    for name, (value, rank) in written.items():
+        rank = int(rank)
+        assert rank == pytest.approx(math.exp(value), abs=1 - 1e-6)
+        assert math.log(rank) >= value - 1e-9 if "lower" in name else math.log(rank) <= value + 1e-9
+
+
 def test_document_names_the_figure_to_read_and_the_caution() -> None:
     found = separation_rank_bounds(two_cliques(16), range(16), 3, 16, 16)
     document = found.document()

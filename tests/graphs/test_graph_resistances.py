@@ -117,6 +117,13 @@ def test_projections_are_close_certain_at_bridges_and_repeat_with_the_seed():
     assert effective_resistances(path, method="jl", rng=0).tolist() == [1.0] * 5
 
 
+def test_projections_never_fall_below_what_degrees_allow():
+    """In a triangle the least that degrees allow is the resistance itself, 1 / (1 + 1 / 2)."""
+    triangles = nx.disjoint_union_all([nx.complete_graph(3)] * 20)
+    found = effective_resistances(triangles, method="jl", rng=0)
+    assert found.min() == pytest.approx(2 / 3, rel=1e-12)
+
+
 def test_projections_mean_what_is_exact_over_many_seeds():
     edges = as_edge_list(nx.petersen_graph())
     runs = [effective_resistances(edges, method="jl", rng=seed) for seed in range(60)]
