@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import re
 import subprocess
 import sys
@@ -152,6 +153,23 @@ def test_messages_name_options(capsys, tmp_path, name, content, message):
     assert code == 3
     assert re.search(message, err)
     assert "`" not in err
+
+
+@pytest.mark.skipif(not Path("/dev/fd").is_dir(), reason="pipes have no names here")
+def test_a_pipe_is_read(capsys, files):
+    taken, given = os.pipe()
+    os.write(given, (files / "g.txt").read_bytes())
+    os.close(given)
+    place = f"/dev/fd/{taken}"
+    scan = read(capsys, "walk-index", place, "--format", "edges", "--depth", 3, "--subset", "0,1,2,3")
+    os.close(taken)
+    assert scan.walk_index == 48
+
+
+def test_a_dash_is_no_file(capsys):
+    code, _, err = run(capsys, "walk-index", "-", "--depth", 2)
+    assert code == 2
+    assert "standard input is /dev/stdin, with --format" in err
 
 
 def test_ids_in_no_line_are_told(capsys, tmp_path):

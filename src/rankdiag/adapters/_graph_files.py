@@ -147,7 +147,7 @@ def read_graph(
     GraphFile('ring.txt', edges, EdgeList(3 vertices, 3 undirected edges, 6 columns))
     """
     place = file_path(path)
-    if not place.is_file():
+    if not place.exists() or place.is_dir():  # a pipe may be read
         what = "; that is a folder" if place.is_dir() else ""
         raise FileNotFoundError(f"there is no file {os.fspath(path)!r}{what}")
     kind = format_of(place, format)

@@ -100,6 +100,8 @@ def open_graph(options: argparse.Namespace) -> GraphFile:
     """
     from rankdiag.adapters import read_graph
 
+    if options.file == "-":
+        options.usage_error("argument FILE: standard input is /dev/stdin, with --format")
     if options.directed and options.symmetrise:
         options.usage_error("argument --symmetrise: not with --directed")
     try:
