@@ -10,7 +10,7 @@ from pathlib import Path
 import networkx as nx
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from oracles.graphs_reports import curve_point
@@ -30,7 +30,6 @@ def cases(draw):
     return n, edges, order, draw(st.integers(1, 4)), draw(st.sets(st.integers(0, n - 1)))
 
 
-@settings(max_examples=25)
 @given(cases())
 def test_every_point_is_that_of_the_definition(case):
     n, edges, order, depth, inside = case
@@ -178,6 +177,10 @@ def test_the_words_compare_orders():
     assert "With 17 of 33 edges removed (52%)" in curves.explanation
     assert f"1-WIS 0 and {curves.rows[10].mean_log_vertex:.2f}; by id " in curves.explanation
     assert curves.explanation.endswith("1-WIS keeps most.")
+    followed = removal_curves(graph, {"a": wis_order(graph)}, 2, subsets={"left": range(6)})
+    left = min(abs(row.removed_share - 0.5) for row in followed.rows)
+    log = next(row.log_walk_index for row in followed.rows if abs(row.removed_share - 0.5) == left)
+    assert f"Of the subsets that are followed the smallest ln walk index is: a {log:.2f}. " in followed.explanation
     assert removal_curves(nx.empty_graph(3), {"a": []}, 2).explanation == "The graph has no edges to remove."
     found = flag(curves, ["isolated > 13", "mean_log_vertex < 0.01"])
     assert {finding.severity for finding in found} == {"alert"}

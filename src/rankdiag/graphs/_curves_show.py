@@ -45,7 +45,19 @@ def explain(curves: RemovalCurves) -> str:
         ranked = sorted(near.values(), key=lambda row: -row.mean_log_vertex)
         if ranked[0].mean_log_vertex > ranked[1].mean_log_vertex:
             text += f" By that mean, {ranked[0].order} keeps most."
-    return text
+    return text + _of_subsets(near)
+
+
+def _of_subsets(near: dict[str, RemovalRow]) -> str:
+    """Say in words what each order leaves of the subsets that are followed."""
+    logs = {name: row.log_walk_index for name, row in near.items() if row.log_walk_index is not None}
+    if not logs:
+        return ""
+    text = "; ".join(f"{name} {value:.2f}" for name, value in logs.items())
+    return (
+        f" Of the subsets that are followed the smallest ln walk index is: {text}. Orders that protect single vertices "
+        "may leave less of a subset."
+    )
 
 
 def _off(row: RemovalRow, curves: RemovalCurves) -> float:
