@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import scipy.io
 import scipy.sparse
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from oracles.graphs_files import lines_of, plain_edges
@@ -96,7 +96,6 @@ def test_loops_and_isolated_vertices(tmp_path):
     assert graph.columns.tolist() == [[0, 1, 4], [0, 2, 4]]
 
 
-@settings(max_examples=20)
 @given(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 5)), max_size=15))
 def test_lines_are_the_columns_and_their_reverses(tmp_path_factory, rows):
     path = tmp_path_factory.mktemp("lines") / "g.txt"
@@ -145,7 +144,6 @@ def test_bad_lines_are_named(tmp_path, content, text):
         read(tmp_path, content)
 
 
-@settings(max_examples=30)
 @given(
     rows=st.lists(st.tuples(st.integers(0, 30), st.integers(0, 30)), min_size=1, max_size=12),
     more=st.lists(st.sampled_from(["", " 7", " 7 8", " 0.5", "  ", " x"]), min_size=12, max_size=12),

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from oracles.graphs_deep_wis import columns_to_edges, naive_additions, random_columns, values_of
@@ -88,7 +88,6 @@ def test_equals_the_definition_on_300_graphs(depth: int) -> None:
         compare(seed, depth, 7, 8)
 
 
-@settings(max_examples=15)
 @given(seeds, st.integers(1, 5))
 def test_prefixes_nest_and_names_of_vertices_change_nothing(seed: int, depth: int) -> None:
     n, directed, columns, _, candidates = random_case(seed, 10, 14)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 import rankdiag.graphs._wis_engines as engines
@@ -152,7 +152,6 @@ def test_equals_the_definition_on_social_graphs(name: str, depth: int, last: boo
     assert full(graph, depth, last=last) == dense_order(graph.num_nodes, edges, depth, last=last)
 
 
-@settings(max_examples=25)
 @given(seeds, st.integers(1, 5), st.sampled_from(["vertices", "weights", "keep", "target", "all"]))
 def test_variants_equal_the_definition(seed: int, depth: int, which: str) -> None:
     draw = random.Random(seed)
@@ -193,7 +192,6 @@ def test_public_options_reach_the_order(depth: int) -> None:
     assert by_ids.tolist() == naive_order(7, FIGURE, depth, keep=[0, 4])
 
 
-@settings(max_examples=25)
 @given(seeds, st.sampled_from([2, 3]), st.booleans(), st.sampled_from([1, 1, 2, 4]), st.integers(0, 2))
 def test_hubs_with_many_leaves_equal_the_definition(seed: int, depth: int, last: bool, batch: int, more: int) -> None:
     """Edges of a hub stand for each other: trees of few hubs with leaves that are joined now and then."""
@@ -217,7 +215,6 @@ def random_graph(seed: int, n: int = 30, columns: int = 60) -> tuple[EdgeList, n
     return as_edge_list(found, num_nodes=n), found
 
 
-@settings(max_examples=15)
 @given(seeds, st.integers(1, 5), st.booleans(), st.integers(1, 7))
 def test_prefixes_nest_and_every_edge_goes_once(seed: int, depth: int, last: bool, batch: int) -> None:
     graph, _ = random_graph(seed, 15, 30)
@@ -227,7 +224,6 @@ def test_prefixes_nest_and_every_edge_goes_once(seed: int, depth: int, last: boo
     assert greedy_order(graph, depth, some, last=last, batch_size=batch).tolist() == order[:some]
 
 
-@settings(max_examples=15)
 @given(seeds, st.integers(1, 5), st.booleans())
 def test_names_of_vertices_loops_and_isolated_vertices_change_nothing(seed: int, depth: int, last: bool) -> None:
     graph, columns = random_graph(seed, 15, 30)
@@ -238,7 +234,6 @@ def test_names_of_vertices_loops_and_isolated_vertices_change_nothing(seed: int,
     assert full(other, depth, last=last) == order
 
 
-@settings(max_examples=15)
 @given(seeds, st.integers(1, 5))
 def test_components_keep_their_own_orders(seed: int, depth: int) -> None:
     one, first = random_graph(seed, 9, 14)
@@ -250,7 +245,6 @@ def test_components_keep_their_own_orders(seed: int, depth: int) -> None:
     assert [e - one.num_edges for e in order if e >= one.num_edges] == full(two, depth)
 
 
-@settings(max_examples=15)
 @given(seeds, st.booleans())
 def test_depth_2_equals_the_rule_of_degrees(seed: int, last: bool) -> None:
     graph, columns = random_graph(seed)
@@ -258,7 +252,6 @@ def test_depth_2_equals_the_rule_of_degrees(seed: int, last: bool) -> None:
     assert full(graph, 2, last=last) == by_degrees.edge_ids.tolist()
 
 
-@settings(max_examples=15)
 @given(seeds, st.booleans())
 def test_without_triangles_depths_2_and_3_agree(seed: int, last: bool) -> None:
     draw = random.Random(seed)
@@ -267,7 +260,6 @@ def test_without_triangles_depths_2_and_3_agree(seed: int, last: bool) -> None:
     assert full(graph, 3, last=last) == full(graph, 2, last=last)
 
 
-@settings(max_examples=10)
 @given(seeds, st.integers(1, 5), st.integers(1, 3))
 def test_a_symmetric_engine_and_the_general_one_agree(seed: int, depth: int, batch: int) -> None:
     """Depths up to 3 have a form of their own; a weight of 1 and a subset of all vertices change nothing."""

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from oracles.graphs_edges import canonical, first_without_reverse
@@ -36,7 +36,6 @@ def same(found: EdgeList, edges=EDGES, column_edge=COLUMN_EDGE, num_nodes=4, dir
     assert type(found.num_nodes) is int
 
 
-@settings(max_examples=50)
 @given(st.lists(COLUMN, max_size=24), st.booleans(), st.integers(0, 3))
 def test_columns_one_by_one(columns, directed, more):
     n = max((max(column) for column in columns), default=-1) + 1 + more
@@ -193,7 +192,6 @@ def test_errors(graph, options, error, message):
         as_edge_list(graph, **options)
 
 
-@settings(max_examples=20)
 @given(st.lists(COLUMN, max_size=15), st.booleans())
 def test_arcs_and_adjacency(columns, directed):
     pairs = columns if directed else [*columns, *((v, u) for u, v in columns)]

@@ -9,7 +9,7 @@ from typing import Any
 import networkx as nx
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from oracles.graphs_ranks import both_ways, polynomial_rank, rank_of
@@ -87,7 +87,6 @@ def rank_of_case(case: Any, **options: Any) -> Any:
     return generic_separation_rank(table[:, :2].T, sorted(subset), depth, d_in, d_hidden, **options)
 
 
-@settings(max_examples=20)
 @given(tiny())
 def test_equals_the_rank_of_the_polynomials_coefficients(case: Any) -> None:
     n, edges, subset, depth, d_in, d_hidden, target, seed = case
@@ -149,7 +148,6 @@ def test_bounds_of_many_graphs_hold() -> None:
     assert tight > 0.7 * total > 60
 
 
-@settings(max_examples=15)
 @given(tiny(), st.randoms(use_true_random=False))
 def test_sides_labels_loops_and_repeats_change_nothing(case: Any, random: Any) -> None:
     n, edges, subset, depth, d_in, d_hidden, target, _ = case
@@ -246,7 +244,6 @@ def test_wrong_arguments_are_named(call: Any, error: type[Exception], text: str)
         call()
 
 
-@settings(max_examples=25)
 @given(st.integers(0, 10**6))
 def test_modular_rank_equals_elimination_one_entry_at_a_time(seed: int) -> None:
     rng = np.random.default_rng(seed)

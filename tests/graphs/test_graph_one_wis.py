@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from oracles.graphs_one_wis import order_by_definition, order_by_heap, order_by_keys, simple_edges
@@ -59,7 +59,6 @@ def random_graph(seed, n, m, power=0.0):
 # --- the definition --------------------------------------------------------------------------------------------------
 
 
-@settings(max_examples=40)
 @given(graphs(most=6, most_columns=8), st.booleans())
 def test_every_choice_is_best_by_the_definition(graph, last):
     n, columns = graph
@@ -246,7 +245,6 @@ def test_a_part_of_a_disjoint_union_keeps_its_order(one, two, random):
         np.testing.assert_array_equal(order[inside] - shift, alone)
 
 
-@settings(max_examples=20)
 @given(graphs(most=7, most_columns=14), st.booleans())
 def test_the_form_for_any_depth_agrees(graph, last):
     n, columns = graph

@@ -11,7 +11,7 @@ import networkx as nx
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from oracles.graphs_ranks import both_ways, forward, walks
@@ -55,7 +55,6 @@ def cases(draw: Any) -> tuple[int, list[tuple[int, int, int]], int, int]:
     return n, edges, types, draw(st.integers(0, 10**6))
 
 
-@settings(max_examples=25)
 @given(cases())
 def test_equals_its_definition_in_whole_numbers(case: tuple[int, list[tuple[int, int, int]], int, int]) -> None:
     n, edges, types, seed = case
@@ -82,7 +81,6 @@ def test_equals_its_definition_in_whole_numbers(case: tuple[int, list[tuple[int,
                 assert plain == s == 0
 
 
-@settings(max_examples=20)
 @given(cases(), st.integers(1, 4))
 def test_homogeneous_of_degree_walks_in_each_vertex(
     case: tuple[int, list[tuple[int, int, int]], int, int], depth: int
@@ -104,7 +102,6 @@ def test_homogeneous_of_degree_walks_in_each_vertex(
         assert (s0 * s1).item() == (-1.0) ** degree
 
 
-@settings(max_examples=15)
 @given(cases())
 def test_relabelling_loops_and_repeats_change_nothing(
     case: tuple[int, list[tuple[int, int, int]], int, int],

@@ -9,7 +9,7 @@ import pickle
 import networkx as nx
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from oracles.graphs_reports import boundary, loops_and_edges, walks
@@ -62,7 +62,6 @@ def cases(draw):
     return n, edges, directed, inside, draw(st.integers(1, 5)), target
 
 
-@settings(max_examples=40)
 @given(cases())
 def test_figures_are_those_of_the_definition(case):
     n, edges, directed, inside, depth, target = case

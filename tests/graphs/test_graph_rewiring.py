@@ -9,7 +9,7 @@ import pickle
 import networkx as nx
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from oracles.graphs_walks import boundary, columns_of, graphs, matrix_of, power, walk_index_of
@@ -42,7 +42,6 @@ def linear_gain(a, side, depth, edge, directed, target):
     return total
 
 
-@settings(max_examples=20)
 @given(graphs(most=6), st.integers(1, 5), st.data())
 def test_every_edge_that_is_not_there(case, depth, data):
     n, edges, directed = case

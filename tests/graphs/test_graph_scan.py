@@ -11,7 +11,7 @@ import networkx as nx
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from oracles.graphs_walks import boundary, columns_of, graphs, matrix_of, planetoid, power, walk_index_of
@@ -27,7 +27,6 @@ from rankdiag.graphs._walks import singleton_walk_indices
 PATH = columns_of([(0, 1), (1, 2), (2, 3)], False)
 
 
-@settings(max_examples=15)
 @given(graphs(most=8), st.integers(1, 6), st.data())
 def test_groups_one_by_one(case, depth, data):
     n, edges, directed = case
@@ -52,7 +51,6 @@ def test_groups_one_by_one(case, depth, data):
     assert result_from_json(scan.to_json()) == scan
 
 
-@settings(max_examples=15)
 @given(graphs(most=8), st.integers(1, 5), st.data())
 def test_pairs_are_separated_where_it_costs_least(case, depth, data):
     n, edges, directed = case
@@ -91,7 +89,6 @@ def test_many_groups_fall_back_to_single_ones():
     assert partition_scan(ring, [v // 4 for v in range(40)], 3, pairs=True).meta.details["unions"] == "all"
 
 
-@settings(max_examples=15)
 @given(graphs(most=8), st.sampled_from([1, 3, 45]), st.data())
 def test_groups_that_do_not_overlap_are_read_off_the_edges(case, depth, data):
     n, edges, directed = case

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import scipy.sparse
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from rankdiag.graphs._stream import OneWISQueue, stream_sparsify
@@ -78,7 +78,6 @@ def run(operations, vertices):
 STEP = st.tuples(st.sampled_from(["add", "add", "add", "pop", "remove"]), st.integers(0, 7), st.integers(0, 7))
 
 
-@settings(max_examples=20)
 @given(st.lists(STEP, max_size=30), st.integers(2, 8))
 def test_every_choice_is_greedy(operations, vertices):
     run(operations, vertices)
@@ -112,7 +111,6 @@ def test_numbers_decide_ties():
     assert [queue.pop() for _ in range(3)] == [(2, 3), (4, 5), (0, 1)]
 
 
-@settings(max_examples=20)
 @given(
     st.lists(st.tuples(st.integers(0, 6), st.integers(0, 6)).filter(lambda e: e[0] != e[1]), max_size=25),
     st.integers(0, 8),

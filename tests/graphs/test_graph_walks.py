@@ -8,7 +8,7 @@ import networkx as nx
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from oracles.graphs_walks import boundary, columns_of, graphs, matrix_of, planetoid, power, walk_index_of, walks
@@ -64,7 +64,6 @@ def test_closed_forms():
         assert walk_index(nx.star_graph(leaves), [0], 2) == 3 * leaves + 1
 
 
-@settings(max_examples=25)
 @given(graphs(most=5), st.integers(1, 4), st.data())
 def test_every_walk_one_by_one(case, depth, data):
     n, edges, directed = case
@@ -88,7 +87,6 @@ def test_every_walk_one_by_one(case, depth, data):
         assert start == sorted(nx.node_boundary(known, inner) | nx.node_boundary(known, outer))
 
 
-@settings(max_examples=25)
 @given(graphs(most=8), st.integers(1, 9), st.data())
 def test_identities(case, depth, data):
     n, edges, directed = case
@@ -113,7 +111,6 @@ def test_identities(case, depth, data):
     assert found == walk_index(renamed, [names[v] for v in side], depth, directed=directed, num_nodes=n)
 
 
-@settings(max_examples=20)
 @given(graphs(most=7, directed=False, least=2), st.integers(1, 6), st.data())
 def test_an_edge_more_never_lowers_an_undirected_walk_index(case, depth, data):
     n, edges, _ = case
@@ -124,7 +121,6 @@ def test_an_edge_more_never_lowers_an_undirected_walk_index(case, depth, data):
     assert walk_index(columns_of(more, False), side, depth, num_nodes=n) >= before
 
 
-@settings(max_examples=25)
 @given(graphs(most=7), st.integers(1, 8))
 def test_single_vertices(case, depth):
     n, edges, directed = case
@@ -194,7 +190,6 @@ def test_limbs_are_python_ints(target):
             y = [sum(y[j] for j in row) for row in near]
 
 
-@settings(max_examples=25)
 @given(graphs(most=9), st.integers(1, 60), st.integers(0, 140), st.integers(0, 2**32))
 def test_many_partitions_at_once(case, depth, count, seed):
     n, edges, directed = case
