@@ -235,7 +235,8 @@ class _Levels:
         key.sort()
         e = key & ((1 << self.bits) - 1)
         key >>= self.bits
-        new = np.ones(len(key), bool)
+        new = np.empty(len(key), bool)
+        new[0] = True
         np.not_equal(key[1:], key[:-1], out=new[1:])
         begin = new.nonzero()[0]
         del new
@@ -285,7 +286,7 @@ class _Levels:
             earliest.fill(never)
             np.minimum.at(earliest, owner, time)
             better = earliest.take(owner) == time
-            if not (better != taken).any():
+            if better.tobytes() == taken.tobytes():  # the quickest way to compare few
                 e &= ids
                 time = time.compress(taken)
                 time.sort()
