@@ -304,9 +304,9 @@ def wis_order(
     Algorithm 2), and an exact method over levels of the degree takes O(:math:`\alpha` M + M log M) time,
     :math:`\alpha` the arboricity; an edge of a complete graph of 700 vertices takes about 20 times as long as one of a
     sparse graph.
-    On graphs with hubs it takes about 85 bytes of memory an edge beside the input, of which the result keeps 48; where
-    all degrees are alike 105 to 145, a star 150. Any other depth, directed graphs, larger batches and the last four
-    options go through an incremental method whose cost follows the neighbourhoods of the removed edges.
+    On large graphs with hubs it takes about 85 bytes of memory an edge beside the input, of which the result keeps 48;
+    where all degrees are alike, and in stars, 105 to 150. Any other depth, directed graphs, larger batches and the last
+    four options go through an incremental method whose cost follows the neighbourhoods of the removed edges.
 
     The paper leaves ties open. Published code takes the first of several best edges at depth 2 and the last at other
     depths; here "first" is the default everywhere.
