@@ -139,6 +139,7 @@ def test_bounds_of_many_graphs_hold() -> None:
         target = int(rng.integers(n)) if trial % 2 else None
         options: dict[str, Any] = {"directed": True, "edge_type": kinds, "num_nodes": n, "target": target}
         found = generic_separation_rank(graph, inside, depth, d_in, d_hidden, max_rank=256, **options)
+        assert (found.depth, found.d_in, found.d_hidden) == (depth, d_in, d_hidden)
         bounds = separation_rank_bounds(graph, inside, depth, d_in, d_hidden, **options)
         assert found.rank <= math.exp(bounds.log_upper_shared) * (1 + 1e-9)
         if not found.saturated:

@@ -104,6 +104,16 @@ def test_product_gnn_reaches_the_rank_of_its_architecture() -> None:
     assert (far.rank, far.log_capacity, far.capacity_used, far.reading) == (1, 0.0, None, "capacity missing")
 
 
+@pytest.mark.parametrize(("d_in", "read"), [(None, 2), (5, 5)])
+def test_widths_are_those_of_the_features_or_as_given(d_in: int | None, read: int) -> None:
+    x = np.random.default_rng(0).normal(size=(20, 3, 2))
+    found = interaction_profile(
+        lambda batch: np.asarray(batch).prod(axis=(1, 2)), x, [[1]], graph=SHORT, depth=2, d_in=d_in, d_hidden=3, rng=0
+    )
+    assert found.rows[0].log_capacity == separation_rank_bounds(SHORT, [1], 2, read, 3).log_upper_shared
+    assert (found.meta.details["d_in"], found.meta.details["d_hidden"]) == (read, 3)
+
+
 def test_words_for_unused_used_and_missing_capacity() -> None:
     rng = np.random.default_rng(0)
     x = rng.normal(size=(100, 2, 8))
