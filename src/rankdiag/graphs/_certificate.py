@@ -144,6 +144,7 @@ class WISCertificate(Result):
         )
         return dataclasses.replace(
             super(WISCertificate, self).document(),  # the short form of super() fails in a dataclass with slots
+            title=f"Certificate of an order of removal, depth {self.depth}",
             key_numbers=(
                 KeyNumber(label="edges", value=self.num_edges),
                 KeyNumber(label="removals", value=len(self.edge_ids)),
@@ -202,6 +203,10 @@ class WISVerification(Result):
 
     def __bool__(self) -> bool:
         return self.valid
+
+    def document(self) -> Document:
+        """Return what the check found."""
+        return dataclasses.replace(super(WISVerification, self).document(), title="Check of an order of removal")
 
 
 def wis_certificate(graph: Any, order: WISOrder) -> WISCertificate:

@@ -252,7 +252,8 @@ def _judged(
     walks = f"depth {depth} (walks of length {depth - 1})"
     beyond = [row.name for row in rows if allowed is not None and row.drop > allowed]
     verdict: Verdict = "unknown" if allowed is None or not rows else "alert" if beyond else "ok"
-    text = f"Walk indices of {len(rows)} partitions, {walks}, from {old.num_edges} edges to {new.num_edges}."
+    many = f"Walk indices of {len(rows)} partitions" if len(rows) != 1 else "Walk index of a partition"
+    text = f"{many}, {walks}, from {old.num_edges} edges to {new.num_edges}."
     if rows:
         worst = max(rows, key=lambda row: row.drop)
         if worst.drop == math.inf:
