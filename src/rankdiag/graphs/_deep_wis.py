@@ -60,8 +60,8 @@ def greedy_order(
     -----
     A removal computes the losses of the edges that come to the top of the heap, and marks those that share a closed
     walk of length L with the removed one. At depth 3 a loss costs one intersection of two neighbour sets; beyond, walks
-    in the neighbourhood that closed walks through the edge reach. Cliques are the worst case: every removal changes the
-    keys of all other edges.
+    in the neighbourhood that closed walks through the edge reach. Cliques are the worst case, and
+    stars from depth 4 on: every removal changes the keys of all other edges.
 
     Examples
     --------
