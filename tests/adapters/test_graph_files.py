@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from oracles.graphs_files import lines_of, plain_edges
 from rankdiag.adapters import GraphFile, read_graph, write_graph
 from rankdiag.adapters import _edge_lines as edge_lines
-from rankdiag.graphs import as_edge_list
+from rankdiag.graphs import as_edge_list, walk_index
 
 PATH = nx.path_graph(4)
 BOTH = np.array([[0, 1, 2, 1, 2, 3], [1, 2, 3, 0, 1, 2]])
@@ -436,6 +436,13 @@ def test_bad_matrices(tmp_path, content, text):
 def test_options_are_checked(tmp_path, options, error, text):
     with pytest.raises(error, match=text):
         read(tmp_path, "0 1\n1 2\n2 3\n", **options)
+
+
+def test_a_file_is_no_graph_but_holds_one(tmp_path):
+    graph = read(tmp_path, "0 1\n1 2\n")
+    assert walk_index(graph.edges, [0], 2) == 5
+    with pytest.raises(TypeError, match=r"got GraphFile. Pass its \.edges"):
+        walk_index(graph, [0], 2)
 
 
 def test_names_are_checked(tmp_path):

@@ -177,7 +177,7 @@ def test_an_edge_list_is_returned_as_it_is():
         ([[0, 2**62], [2**62, 0]], {}, ValueError, "`graph` must hold vertex ids below"),
         (np.ma.masked_array([[0, 1], [1, 0]]), {}, TypeError, "`graph` must be"),
         (None, {}, TypeError, "`graph` must be .*; got None"),
-        ("0 1", {}, TypeError, "`graph` must be"),
+        ("0 1", {}, TypeError, "`graph` must be .*; got '0 1'. Files are read with read_graph of rankdiag.adapters"),
         ({0: [1]}, {}, TypeError, "`graph` must be"),
         (object(), {}, TypeError, "`graph` must be"),
         (7, {}, ValueError, r"`graph` must have shape \(2, E\)"),

@@ -261,7 +261,8 @@ def _judged(
         else:
             text += f" The largest drop of the logarithm is {worst.drop:.4g}, of {worst.name}."
     if beyond:
-        text += f" {len(beyond)} of them lose more than the {allowed:g} that are allowed."
+        lose = "loses" if len(beyond) == 1 else "lose"
+        text += f" {len(beyond)} of them {lose} more than the {allowed:g} nats that are allowed."
     bounds: tuple[Threshold, ...] = ()
     if allowed is not None:
         bounds = (Threshold(quantity="drop", op=">", value=allowed, severity="alert", source="given by the caller"),)

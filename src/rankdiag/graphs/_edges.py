@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import dataclass
+from types import MemberDescriptorType
 from typing import Any
 
 import numpy as np
@@ -207,7 +208,11 @@ def _rows(graph: Any) -> tuple[Ints, Ints]:
             or graph is None
             or isinstance(graph, np.ma.MaskedArray)
         ):
-            raise TypeError(f"`graph` must be {_FORMS}; got {describe(graph)}")
+            hint = ". Files are read with read_graph of rankdiag.adapters" if isinstance(graph, str) else ""
+            raise TypeError(f"`graph` must be {_FORMS}; got {describe(graph)}{hint}")
+        slot = getattr(type(graph), "edges", None)
+        if isinstance(slot, MemberDescriptorType) and isinstance(slot.__get__(graph), EdgeList):  # a GraphFile
+            raise TypeError(f"`graph` must be {_FORMS}; got {describe(graph)}. Pass its .edges")
         try:
             array = np.asarray(graph)
         except ValueError:
