@@ -46,6 +46,9 @@ class GCN(nn.Module):
         self.linear = nn.ModuleList(nn.Linear(a, b) for a, b in pairwise(sizes))
         self.norm = nn.ModuleList(nn.LayerNorm(width) for _ in range(depth))
         self.head = nn.Linear(width, 1)
+        for linear in self.linear:  # as graph convolutions are used to start; torch's own start fits this task worse
+            nn.init.xavier_uniform_(linear.weight)
+            nn.init.zeros_(linear.bias)
         self.register_buffer("adjacency", normalised_adjacency())
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
