@@ -3,8 +3,8 @@
 ``python reproductions/graphs_same_class.py [--seeds 2]`` prints training and test accuracy of both layouts beside what
 is stated for this size: scikit-learn's digits instead of Fashion-MNIST, 16 chunks of 4 pixels, 2,000 and 500 pairs of
 disjoint images, GCN of depth 3 and width 16, weights that start as Glorot and Bengio draw them and biases at 0, ReLU
-then LayerNorm in each layer, mean over vertices, 400 full-batch steps of Adam at 0.005. About 10 CPU seconds for each layout and seed. The experiment itself is
-``examples/graph_same_class.py``.
+then LayerNorm in each layer, mean over vertices, 400 full-batch steps of Adam at 0.005. About 10 CPU seconds for each
+layout and seed. The experiment itself is ``examples/graph_same_class.py``.
 """
 
 from __future__ import annotations
