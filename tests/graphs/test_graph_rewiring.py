@@ -123,6 +123,20 @@ def test_a_depth_whose_counts_leave_float64():
     assert "e+5" in hints.summary()
 
 
+@pytest.mark.parametrize("directed", [False, True])
+def test_counts_of_a_small_component_are_not_lost_beside_large_ones(directed):
+    """Directed, the new edge 31 -> 32 ends a path: every walk uses it once, so that all of the gain is linear."""
+    path, new = ([(30, 31)], (31, 32)) if directed else ([(30, 31), (31, 32)], (30, 32))
+    clique = [(u, v) for u in range(30) for v in range(30) if u != v and (directed or u < v)]
+    alone, joined = (columns_of(edges, directed) for edges in (path, clique + path))
+    options = {"directed": directed, "num_nodes": 33, "candidates": [new]}
+    found = rewiring_hints(joined, [30, 31], 400, **options).rows[0]
+    wanted = rewiring_hints(alone, [30, 31], 400, **options).rows[0]
+    assert found.gain == wanted.gain
+    assert found.linear_share == pytest.approx(wanted.linear_share, rel=1e-9, abs=0)
+    assert (found.linear_share == pytest.approx(1.0)) is directed
+
+
 def test_names_of_networkx_and_what_it_shows():
     graph = nx.Graph([("a", "b"), ("b", "c"), ("c", "d")])
     hints = rewiring_hints(graph, ["a", "b"], 3, top=2)

@@ -28,6 +28,7 @@ Mask = NDArray[np.bool_]
 _POOL = 3  # pairs whose exact gain is counted, for each that is returned
 _GIVEN = 100  # given candidates whose exact gain is counted at least
 _BLOCK = 1 << 20  # pairs whose estimate is held at once
+_SMALL = 1e-290  # estimates below it, beside the largest walk counts, may have lost digits or all of themselves
 _SLACK = 1 + 1e-9
 
 
@@ -216,8 +217,13 @@ def rewiring_hints(
     for (u, v), estimate in zip(pairs.tolist(), estimates.tolist(), strict=True):
         after = _with_edge(listed, side, layers, goal, u, v)
         if after > before:
-            linear = math.log(estimate) + scores.log_scale - log_of(after - before) if estimate > 0 else -math.inf
-            rows.append(_row(listed, side, u, v, before, after, min(1.0, math.exp(linear))))
+            linear = (
+                math.log(estimate) + scores.log_scale
+                if estimate > _SMALL
+                else _apart(scores, bound, layers, goal, u, v)
+            )
+            share = min(1.0, math.exp(linear - log_of(after - before)))
+            rows.append(_row(listed, side, u, v, before, after, share))
     rows.sort(key=lambda row: (-row.gain, row.u, row.v))
     rows = rows[:limit]
     return _hints(rows, listed, layers, goal, before, None if given is None else len(given))
@@ -265,6 +271,24 @@ def _row(listed: EdgeList, side: Mask, u: int, v: int, before: int, after: int, 
         walk_index=after,
         log_change=log_of(after) - log_of(before) if before else math.inf,
     )
+
+
+def _apart(scores: _Scores, bound: Mask, depth: int, goal: int | None, u: int, v: int) -> float:
+    """Return ln of a first-order gain that is lost beside far larger counts: from the components of both ends alone."""
+    from scipy.sparse.csgraph import connected_components
+
+    graph = scores.graph
+    _, part = connected_components(adjacency(graph), directed=False)
+    keep = (part == part[u]) | (part == part[v])
+    if goal is not None and not keep[goal]:
+        return -math.inf
+    place = np.cumsum(keep) - 1
+    edges = place[graph.edges[keep[graph.edges[:, 0]]]]
+    near = replace(graph, num_nodes=int(keep.sum()), edges=edges, labels=None)
+    end = None if goal is None else int(place[goal])
+    alone = _Scores.of(near, scores.side[keep], bound[keep], depth, end)
+    value = float(alone._at(place[[u]], place[[v]])[0])
+    return math.log(value) + alone.log_scale if value > 0 else -math.inf
 
 
 def _with_edge(listed: EdgeList, side: Mask, depth: int, goal: int | None, u: int, v: int) -> int:
