@@ -39,6 +39,8 @@ def test_random_order_of_directed_empty_and_wrong_input():
     assert sorted(random_order([[0, 1], [1, 2]], directed=True, rng=0).tolist()) == [0, 1]
     assert random_order(np.zeros((2, 0), int), rng=0).tolist() == []
     assert random_order([[0], [0]], rng=0).tolist() == []
+    weighted = nx.Graph([(0, 1, {"weight": 2.5})])  # weights play no part, and nothing warns of them
+    assert random_order(weighted, rng=0).tolist() == [0]
     with pytest.raises(ValueError, match="`directed` is False"):
         random_order([[0], [1]])
     with pytest.raises(TypeError, match="`rng`"):

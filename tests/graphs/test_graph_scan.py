@@ -113,7 +113,9 @@ def test_every_vertex_of_a_graph_is_a_group():
     assert "single vertex is small in any large graph: compare vertices with one another." in scan.explanation
     assert all(row.walk_index == indices[int(row.name)] and row.size == 1 for row in scan)
     twice = {**{str(v): [v] for v in range(399)}, "two": [398, 399]}  # these overlap
-    rows = {row.name: row for row in partition_scan(graph, twice, 3)}
+    mixed = partition_scan(graph, twice, 3)
+    assert "single vertex" not in mixed.explanation  # one group has two
+    rows = {row.name: row for row in mixed}
     assert (rows["two"].size, rows["398"].walk_index) == (2, indices[398])
 
 
