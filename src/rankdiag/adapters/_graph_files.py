@@ -406,7 +406,7 @@ def _arrays(content: bytes, name: str) -> tuple[dict[str, NDArray[Any]], bool]:
 def _told(arrays: Mapping[str, NDArray[Any]]) -> int | None:
     """Return the number of vertices that arrays beside the edges tell."""
     for key, read in (("num_nodes", np.ravel), ("x_shape", np.ravel), ("x", np.shape), ("y", np.shape)):
-        values = read(arrays[key]) if key in arrays else ()
+        values: Any = read(arrays[key]) if key in arrays else ()
         if len(values) and np.asarray(values).dtype.kind in "iu":
             return int(values[0])
     return None

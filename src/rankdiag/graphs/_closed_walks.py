@@ -97,9 +97,11 @@ def _diagonal(graph: EdgeList, depth: int) -> NDArray[Any]:
     from scipy.sparse import eye_array
 
     n = graph.num_nodes
-    matrix = (adjacency(graph) + eye_array(n, dtype=np.int64, format="csr")).tocsr()
+    whole: Any = np.int64
+    matrix = (adjacency(graph) + eye_array(n, dtype=whole, format="csr")).tocsr()
     turned = matrix if not graph.directed else matrix.T.tocsr()
     out_walks, in_walks = np.ones(n), np.ones(n)
+    reach = out_walks
     with np.errstate(over="ignore"):
         for step in range(depth):
             out_walks, in_walks = matrix @ out_walks, turned @ in_walks

@@ -338,21 +338,19 @@ def canonical_edges(columns: GraphColumns, *, directed: bool) -> EdgeList:
     if not len(kept):
         return EdgeList(n, np.zeros((0, 2), np.int64), column_edge, directed, columns.labels)
     if not loops:
-        del kept
+        kept = np.zeros(0, np.int64)
     key, order = _sorted_keys(s, t, n, directed)
     fresh = np.empty(len(key), bool)
     fresh[0] = True
-    if directed:
-        np.not_equal(key[1:], key[:-1], out=fresh[1:])
-    else:
-        back = (key & 1).astype(bool)
+    back = None if directed else (key & 1).astype(bool)
+    if back is not None:
         key >>= 1
-        np.not_equal(key[1:], key[:-1], out=fresh[1:])
+    np.not_equal(key[1:], key[:-1], out=fresh[1:])
     del key
     starts = fresh.nonzero()[0]
-    if not directed:
+    if back is not None:
         _require_both_ways(s, t, order, starts, back, columns.labels)
-        del back
+        back = None
     first = np.minimum.reduceat(order, starts)  # the first column of each edge
     chosen = np.zeros(len(order), bool)
     chosen[first] = True

@@ -175,7 +175,7 @@ def group_totals(
         digits = counts.limbs[:, place]
         for half, shift in ((digits & (2**32 - 1), 0), (digits >> 32, 32)):  # sums of up to 2^31 halves fit
             if half.any():
-                sums = (members @ half)[:count].tolist()
+                sums: Any = (members @ half)[:count].tolist()
                 shift += counts.bits * place
                 totals = [total + (part << shift) for total, part in zip(totals, sums, strict=True)]
     boundaries = np.diff(members.indptr)[:count].tolist()

@@ -154,8 +154,9 @@ def _blocks(graph: EdgeList) -> list[Ints]:
 
 
 def _dense(u: Ints, v: Ints, c: Floats, n: int) -> Floats:
-    from scipy.linalg import lapack
+    from scipy import linalg
 
+    lapack: Any = linalg.lapack
     refuse_size(n * n, "graph", (n, n))
     laplacian = np.zeros((n, n), order="F")
     laplacian[u, v] = -c
@@ -166,9 +167,9 @@ def _dense(u: Ints, v: Ints, c: Floats, n: int) -> Floats:
     laplacian[ground, :] = 0.0
     laplacian[:, ground] = 0.0
     laplacian[ground, ground] = 1.0
-    factor, info = lapack.dpotrf(laplacian, lower=1, overwrite_a=1)
+    inverse, info = lapack.dpotrf(laplacian, lower=1, overwrite_a=1)
     if info == 0:
-        inverse, info = lapack.dpotri(factor, lower=1, overwrite_c=1)
+        inverse, info = lapack.dpotri(inverse, lower=1, overwrite_c=1)
     if info != 0:
         raise _too_wide(c)
     diagonal = np.diagonal(inverse).copy()
@@ -189,7 +190,7 @@ def _too_wide(c: Floats) -> ValueError:
 def _projected(u: Ints, v: Ints, c: Floats, n: int, rng: np.random.Generator) -> Floats:
     from scipy.sparse import coo_array
 
-    degree = np.bincount(u, c, n) + np.bincount(v, c, n)
+    degree: Floats = np.bincount(u, c, n).astype(np.float64) + np.bincount(v, c, n)
     free = np.arange(n) != int(degree.argmax())
     rows = np.concatenate((u, v, np.arange(n)))
     columns = np.concatenate((v, u, np.arange(n)))

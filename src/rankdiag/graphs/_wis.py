@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import operator
 from dataclasses import dataclass
-from typing import Any, ClassVar, Literal
+from typing import Any, ClassVar, Literal, SupportsIndex, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -471,7 +471,7 @@ def edge_mask(values: Any, graph: EdgeList, name: str) -> NDArray[np.bool_]:
                 raise ValueError(f"`{name}` holds ({entry[0]!r}, {entry[1]!r}), which is no edge of the graph")
         else:
             try:
-                found = operator.index(entry)
+                found = operator.index(cast("SupportsIndex", entry))
             except Exception:  # TypeError as a rule; foreign objects may raise anything
                 raise TypeError(f"{rule}; got {describe(entry)} among them") from None
             if isinstance(entry, (bool, np.bool_)):

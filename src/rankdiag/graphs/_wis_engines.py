@@ -34,12 +34,15 @@ class Engine(Protocol):
 
     def layers(self, edge: int) -> Iterable[Iterable[int]]:
         """Return the vertices at each distance of `least`; vertices of smaller distance may be among them."""
+        ...
 
     def after(self, edge: int) -> Counts:
         """Return the new values of the vertices whose values change with `edge`."""
+        ...
 
     def apply(self, edge: int) -> Iterable[int]:
         """Change the graph for good; return the edges whose answer may now be better, perhaps with others."""
+        ...
 
 
 class Neighbours:
@@ -185,8 +188,8 @@ class LocalWalks:
                 step[at_v] -= last[at_u]
             to_u.append(step)
             from_v.append(ahead.step(from_v[-1]))
-        total = sum(to_u[i] * from_v[length - i] for i in range(length + 1)).sum(axis=1)
-        return {t: int(walks) for t, walks in zip(region, total.tolist(), strict=True) if walks}
+        total: Any = sum(to_u[i] * from_v[length - i] for i in range(length + 1))
+        return {t: int(walks) for t, walks in zip(region, total.sum(axis=1).tolist(), strict=True) if walks}
 
     def _through_at_4(self, u: int, v: int) -> Counts:
         """Count by (A^4)[t, t] = sum_j (A^2)[t, j]^2, where A^2 counts the vertices that two vertices both hear."""
