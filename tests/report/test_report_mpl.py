@@ -130,7 +130,7 @@ def test_only_axes_are_drawn_on():
 
 
 def test_a_result_draws_its_plots_by_number(axes, weights, sample):
-    with pytest.raises(ValueError, match="`which` names one of the plots of a result, and .* has none here"):
+    with pytest.raises(ValueError, match=r"`which` names one of the plots of a result, and .* has none here"):
         sample.plot(axes)
 
 
