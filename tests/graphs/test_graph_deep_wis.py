@@ -207,6 +207,81 @@ def test_hubs_with_many_leaves_equal_the_definition(seed: int, depth: int, last:
     assert found == naive_order(11, edges, depth, last=last, batch_size=batch)
 
 
+def hub_graph(draw: random.Random, n: int, hubs: int, more: int) -> list[tuple[int, int]]:
+    """Hubs with leaves and a few other edges, in any order; the hubs are not joined unless by those."""
+    edges = [(draw.randrange(min(v, hubs)), v) for v in range(1, n)]
+    for _ in range(more):
+        u, v = draw.sample(range(n), 2)
+        if (u, v) not in edges and (v, u) not in edges:
+            edges.append((u, v))
+    draw.shuffle(edges)
+    return [(u, v) if draw.random() < 0.5 else (v, u) for u, v in edges]
+
+
+@pytest.mark.parametrize("depth", [4, 5])
+def test_leaves_of_a_hub_are_alike_at_depths_4_and_5(depth: int) -> None:
+    """The edges to leaves stand as one, with leaves that arise on the way, kept edges, batches."""
+    for seed in range(16):
+        draw = random.Random(seed)
+        edges = hub_graph(draw, 9, draw.randint(1, 2), draw.randint(0, 4))
+        last, batch = draw.random() < 0.5, draw.choice([1, 1, 2, 5])
+        keep = draw.sample(range(len(edges)), draw.choice([0, 0, 2]))
+        found = full(both_ways(edges), depth, last=last, batch_size=batch, keep_edges=keep)
+        assert found == naive_order(9, edges, depth, last=last, batch_size=batch, keep=keep)
+
+
+@pytest.mark.parametrize("depth", [4, 5])
+def test_leaves_of_different_factors_are_not_alike(depth: int) -> None:
+    for seed in range(8):
+        draw = random.Random(seed)
+        edges = hub_graph(draw, 8, 2, draw.randint(0, 2))
+        factors = [draw.choice([1, 1, 2]) for _ in range(8)]
+        mask = [draw.random() < 0.7 for _ in range(8)]
+        graph = both_ways(edges)
+        weighted = full(graph, depth, vertex_weights=factors, vertices=np.array(mask))
+        assert weighted == naive_order(8, edges, depth, weights=factors, vertices=mask)
+
+
+@pytest.mark.parametrize("seed", [60, 72, 132, 378])
+def test_edges_that_stand_for_others_are_looked_at_again(seed: int) -> None:
+    """Graphs of which only some vertices count, where the edges to leaves get better; few random graphs are such."""
+    draw = random.Random(seed)
+    n = draw.randint(8, 14)
+    edges = hub_graph(draw, n, draw.randint(1, 4), draw.randint(0, 6))
+    mask = [draw.random() < 0.5 for _ in range(n)]
+    for depth in (4, 5):
+        found = full(both_ways(edges), depth, vertices=np.array(mask))
+        assert found == naive_order(n, edges, depth, vertices=mask)
+
+
+def test_the_leaves_of_a_hub_are_looked_at_once_in_a_removal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A star of 60 leaves: two losses in each removal, where every leaf has a new key after each."""
+    calls = 0
+    plain = engines.BallEngine.after
+
+    def counted(engine: Any, edge: int) -> Any:
+        nonlocal calls
+        calls += 1
+        return plain(engine, edge)
+
+    monkeypatch.setattr(engines.BallEngine, "after", counted)
+    for depth in (4, 5):
+        calls = 0
+        assert full(both_ways([(leaf, 0) for leaf in range(1, 61)]), depth) == list(range(60))
+        assert calls <= 2 * 60
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("depth", [4, 5, 6])
+@pytest.mark.parametrize("last", [False, True])
+def test_larger_hubs_equal_the_definition(depth: int, last: bool) -> None:
+    for seed in range(12):
+        draw = random.Random(seed)
+        n = draw.randint(20, 30)
+        edges = hub_graph(draw, n, draw.randint(1, 3), draw.randint(0, 10))
+        assert full(both_ways(edges), depth, last=last) == dense_order(n, edges, depth, last=last)
+
+
 # --- what must hold at any size --------------------------------------------------------------------------------------
 
 

@@ -339,6 +339,9 @@ class _GainEngine:
     def layers(self, edge: int) -> Iterable[Iterable[int]]:
         return ()
 
+    def hub(self, edge: int) -> int | None:
+        return None
+
     def after(self, edge: int) -> Counts:
         u, v = self._pairs[edge]
         found = self._found(u, v)

@@ -60,8 +60,9 @@ def greedy_order(
     -----
     A removal computes the losses of the edges that come to the top of the heap, and marks those that share a closed
     walk of length L with the removed one. At depth 3 a loss costs one intersection of two neighbour sets; beyond, walks
-    in the neighbourhood that closed walks through the edge reach. Cliques are the worst case, and
-    stars from depth 4 on: every removal changes the keys of all other edges.
+    in the neighbourhood that closed walks through the edge reach. Cliques are the worst case: every removal changes the
+    keys of all other edges. So it does at a hub from depth 4 on, where its edges to leaves are looked at as one, and a
+    star costs the square of its degree; with neighbours that are no leaves a hub costs up to the cube.
 
     Examples
     --------

@@ -19,6 +19,9 @@ uses both, the smallest old value that rises leaves D, and the key gets worse; t
 Edges without common neighbours, at depths 2 and 3, have keys that follow from the values of their two ends alone.
 Those that share the end of the larger value, and whose other ends have equal values, stand in the heap as one, by the
 first of them: without that, every removal at a hub would look at all its edges.
+
+Beyond, the edges of a hub to its leaves stand as one where leaves have one factor: to swap two leaves changes nothing
+in the graph, so that their edges have the same key at any depth. A leaf stays one until its edge goes.
 """
 
 from __future__ import annotations
@@ -77,7 +80,7 @@ class LazyOrder:
         self._held = [self._bound(edge) for edge in range(len(ends))]  # leads in the heap
         self._twins = scale is None and engine.twins
         self._members: dict[tuple[int, int], list[int]] = {}  # ties of edges that stand in the heap as one
-        self._group: list[tuple[int, int] | None] = [None] * len(ends)  # the hub, and the value of the other end
+        self._group: list[tuple[int, int] | None] = [None] * len(ends)  # the hub, and what the other ends share
         self._heap: list[Entry] = [(self._held[edge], (), self._ties[edge], 0) for edge in free]
         heapq.heapify(self._heap)
 
@@ -107,15 +110,23 @@ class LazyOrder:
                 heapq.heappop(heap)
                 continue
             group = self._group[edge]
-            if group and self._left(edge, group):
+            spoke = None if group else self._spoke(edge)
+            if spoke:
+                heapq.heappop(heap)
+                self._join(edge, spoke, lead, known)
+                continue
+            if group and self._twins and self._left(edge, group):
                 self._drop(group, lead, known)
-                self._join(edge, self._look(edge)[0], ())
+                now = self._look(edge)[0]
+                self._join(edge, self._twin(edge), now, ())
                 continue
             now, after = self._fresh.get(edge) or self._look(edge)
             whole = self._key(after) if now == lead else ()
             if whole and whole == known:
                 if group:
-                    self._drop(group, lead, known)
+                    following = self._drop(group, lead, known)
+                    if following is not None:
+                        self._ceiling[following] = self._ceiling[edge]
                 else:
                     heapq.heappop(heap)
                 self._alive.discard(edge)
@@ -123,15 +134,26 @@ class LazyOrder:
                 return edge
             if self._twins and not group and len(after) == 2:
                 heapq.heappop(heap)
-                self._join(edge, now, whole)
+                self._join(edge, self._twin(edge), now, whole)
             else:
                 heapq.heapreplace(heap, (now, whole, tie, stamp))
 
-    def _join(self, edge: int, lead: float, whole: tuple[int, ...]) -> None:
-        """Put an edge into its group, with a key that all its members have now."""
+    def _spoke(self, edge: int) -> tuple[int, int] | None:
+        """Return the group of an edge to a leaf: the hub, and the factor of the leaf."""
+        hub = self._engine.hub(edge)
+        if hub is None:
+            return None
+        u, v = self._ends[edge]
+        return hub, 1 if self._scale is None else self._scale[u if v == hub else v]
+
+    def _twin(self, edge: int) -> tuple[int, int]:
+        """Return the group of an edge that changes its ends alone: the larger of them, and the value of the other."""
         u, v = self._ends[edge]
         values = self._engine.values
-        group = (u, values[v]) if values[u] > values[v] else (v, values[u])
+        return (u, values[v]) if values[u] > values[v] else (v, values[u])
+
+    def _join(self, edge: int, group: tuple[int, int], lead: float, whole: tuple[int, ...]) -> None:
+        """Put an edge into a group, with a key that no member has a better one than."""
         self._group[edge] = group
         members = self._members.setdefault(group, [])
         first = members[0] if members else None
@@ -146,24 +168,29 @@ class LazyOrder:
         u, v = self._ends[edge]
         return self._engine.values[v if u == group[0] else u] != group[1]
 
-    def _drop(self, group: tuple[int, int], lead: float, whole: tuple[int, ...]) -> None:
+    def _drop(self, group: tuple[int, int], lead: float, whole: tuple[int, ...]) -> int | None:
         """Take the edge at the top out of its group; the next member stands for the group, with the same key."""
         heapq.heappop(self._heap)
         members = self._members[group]
         self._group[abs(heapq.heappop(members))] = None
-        if members:
-            self._push(abs(members[0]), lead, whole)
-        else:
+        if not members:
             del self._members[group]
+            return None
+        following = abs(members[0])
+        self._push(following, lead, whole)
+        return following
 
     def _push(self, edge: int, lead: float, whole: tuple[int, ...]) -> None:
+        self._held[edge] = lead
         self._stamps[edge] += 1
         heapq.heappush(self._heap, (lead, whole, self._ties[edge], self._stamps[edge]))
 
     def _mark(self, edge: int) -> None:
+        group = self._group[edge]
+        if group and abs(self._members[group][0]) != edge:
+            return  # another stands for it
         bound = self._bound(edge)
         if bound < self._held[edge]:
-            self._held[edge] = bound
             self._push(edge, bound, ())
 
     def _bound(self, edge: int) -> float:

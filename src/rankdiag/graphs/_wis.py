@@ -307,8 +307,9 @@ def wis_order(
     On large graphs with hubs it takes about 85 bytes of memory an edge beside the input, of which the result keeps 48;
     where all degrees are alike, and in stars, 105 to 150. Any other depth, directed graphs, larger batches and the last
     four options go through an incremental method whose cost follows the neighbourhoods of the removed edges. From depth
-    4 on that is hard on hubs: each removal changes the keys of all other edges there, so that a star takes a time that
-    grows with the cube of its leaves, seconds for 400.
+    4 on that is hard on hubs: each removal changes the keys of all other edges there. Edges of a hub to its leaves are
+    looked at as one, so that a star takes a time that grows with the square of its leaves; edges to other neighbours
+    are not, and in directed graphs none are.
 
     The paper leaves ties open. Published code takes the first of several best edges at depth 2 and the last at other
     depths; here "first" is the default everywhere.

@@ -36,6 +36,10 @@ class Engine(Protocol):
         """Return the vertices at each distance of `least`; vertices of smaller distance may be among them."""
         ...
 
+    def hub(self, edge: int) -> int | None:
+        """Return the end of `edge` whose other end is a leaf, where that end's edges to leaves are alike."""
+        ...
+
     def after(self, edge: int) -> Counts:
         """Return the new values of the vertices whose values change with `edge`."""
         ...
@@ -119,6 +123,9 @@ class NearEngine:
 
     def layers(self, edge: int) -> Iterable[Iterable[int]]:
         return (self._graph.ends[edge],)
+
+    def hub(self, edge: int) -> int | None:
+        return None
 
     def after(self, edge: int) -> Counts:
         u, v = self._graph.ends[edge]
@@ -246,6 +253,12 @@ class BallEngine:
             found.append(set().union(*[self._graph.out[t] for t in found[-1]]))
         return found
 
+    def hub(self, edge: int) -> int | None:
+        if self._graph.directed:
+            return None
+        u, v = self._graph.ends[edge]
+        return u if len(self._graph.out[v]) == 1 else v if len(self._graph.out[u]) == 1 else None
+
     def after(self, edge: int) -> Counts:
         known = self._known.get(edge)
         if known is None:
@@ -367,6 +380,9 @@ class TargetEngine:
 
     def layers(self, edge: int) -> Iterable[Iterable[int]]:
         return ()
+
+    def hub(self, edge: int) -> int | None:
+        return None
 
     def after(self, edge: int) -> Counts:
         return self._after(edge, self._through(edge))
