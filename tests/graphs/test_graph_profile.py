@@ -11,6 +11,8 @@ import networkx as nx
 import numpy as np
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 
 from rankdiag import result_from_json
 from rankdiag._warnings import without_warnings
@@ -248,3 +250,31 @@ def test_wrong_arguments_are_named(options: dict[str, Any], error: type[Exceptio
     plain: dict[str, Any] = {"fn": three_parts, "features": X, "partitions": [[0]], **options}
     with pytest.raises(error, match=text):
         interaction_profile(plain.pop("fn"), plain.pop("features"), plain.pop("partitions"), **plain)
+
+
+@given(seed=st.integers(0, 2**32 - 1), count=st.integers(2, 6))
+def test_readings_are_those_of_every_pair_taken_alone(seed, count):
+    """From the definition, pair by pair; as many samples as examples, whose order changes no reading."""
+    rng = np.random.default_rng(seed)
+    weights, features = rng.normal(size=(3, 4)), rng.normal(size=(count, 4, 1))
+
+    def fn(batch):
+        sums = batch[:, :, 0] @ weights.T
+        return np.tanh(sums[:, 0]) * sums[:, 1] + sums[:, 2]
+
+    inside = np.flatnonzero(rng.random(4) < 0.5)
+    (row,) = interaction_profile(fn, features, {"side": inside}, samples=count, rng=seed)
+    values = np.zeros((count, count))
+    for a in range(count):
+        for b in range(count):
+            hybrid = features[b].copy()
+            hybrid[inside] = features[a][inside]
+            values[a, b] = fn(hybrid[None])[0]
+    centred = values - values.mean(axis=0) - values.mean(axis=1, keepdims=True) + values.mean()
+    energy = np.linalg.svd(values, compute_uv=False) ** 2
+    part = energy[energy > 0] / energy.sum()
+    entropy = float(-(part * np.log(part)).sum())
+    share = float((centred**2).sum() / ((values - values.mean()) ** 2).sum())
+    assert row.interaction_share == pytest.approx(share, rel=1e-7, abs=1e-9)
+    assert row.entropy == pytest.approx(entropy, rel=1e-7, abs=1e-9)
+    assert row.effective_rank == pytest.approx(math.exp(entropy), rel=1e-7)

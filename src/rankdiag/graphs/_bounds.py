@@ -14,13 +14,13 @@ from rankdiag._document import Column, Document, Grid, KeyNumber
 from rankdiag._meta import Meta
 from rankdiag._result import Result
 from rankdiag._validate import integer
-from rankdiag.graphs._adjacency import adjacency, as_subset, as_vertex
+from rankdiag.graphs._adjacency import as_subset, as_vertex
 from rankdiag.graphs._admissible import Admissible, heaviest_admissible
 from rankdiag.graphs._edge_types import typed_arcs
 from rankdiag.graphs._edges import EdgeList
 from rankdiag.graphs._layered import Layered, shared_cut
 from rankdiag.graphs._multisets import log_multisets, times_log
-from rankdiag.graphs._walk_counts import as_depth, boundary_mask
+from rankdiag.graphs._walk_counts import as_depth, boundary_mask, walks_by_length
 
 __all__ = ["BottleneckRow", "SeparationRankBounds", "separation_rank_bounds"]
 
@@ -416,25 +416,9 @@ def separation_rank_bounds(
 
 
 def _walks_of_all_lengths(graph: EdgeList, depth: int, target: int | None) -> Counts:
-    """Return the walks of 0, 1, ..., `depth` steps from every vertex, as int64 while they fit."""
-    matrix = adjacency(graph)
-    widest = int(np.diff(matrix.indptr).max(initial=0)) + 1
-    y: NDArray[Any] = np.ones(graph.num_nodes, np.int64)
-    if target is not None:
-        y[:] = 0
-        y[target] = 1
-    levels: Counts = [y]
-    filled = np.flatnonzero(np.diff(matrix.indptr))
-    for _ in range(depth):
-        if y.dtype != object and int(y.max(initial=0)) * widest >= 2**63:
-            y = y.astype(object)
-        if y.dtype != object:
-            y = y + matrix @ y
-        else:
-            y = y.copy()
-            y[filled] += np.add.reduceat(levels[-1][matrix.indices].astype(object), matrix.indptr[filled])
-        levels.append(y)
-    return levels
+    """Return the walks of 0, 1, ..., `depth` steps from every vertex, as int64 where they fit."""
+    exact = (counts.exact() for counts in walks_by_length(graph, depth, target))
+    return [found if isinstance(found, np.ndarray) else np.array(found, object) for found in exact]
 
 
 def _sum(counts: NDArray[Any], mask: Mask) -> int:

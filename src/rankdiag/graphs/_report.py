@@ -15,11 +15,11 @@ from rankdiag._document import Document
 from rankdiag._meta import Meta
 from rankdiag._result import Result
 from rankdiag._validate import integer
-from rankdiag.graphs._adjacency import adjacency, as_subset, as_vertex
+from rankdiag.graphs._adjacency import as_subset, as_vertex
 from rankdiag.graphs._bounds import SeparationRankBounds, separation_rank_bounds
 from rankdiag.graphs._drawing import Label, as_labels, frozen, name_of, places_of
 from rankdiag.graphs._edges import EdgeList, normalise
-from rankdiag.graphs._walk_counts import DEEPEST, WalkCounts, as_depth, boundary_mask, count_walks
+from rankdiag.graphs._walk_counts import DEEPEST, WalkCounts, as_depth, boundary_mask, walks_by_length
 
 __all__ = ["DepthRow", "WalkIndexReport", "WalkStart", "walk_index_report"]
 
@@ -28,7 +28,6 @@ Mask = NDArray[np.bool_]
 _STARTS = 20  # vertices of the boundary that are listed
 _SHALLOW = 8  # depths up to which every one is listed
 _BEYOND = 2  # depths listed beyond the one asked for
-_FITS = 2**63 - 1
 _ARRAYS = 16  # numbers for each vertex that are held at once
 
 
@@ -355,20 +354,11 @@ def _depths(layers: int) -> list[int]:
 
 
 def _sweep(listed: EdgeList, steps: list[int], goal: int | None) -> Iterator[tuple[int, WalkCounts]]:
-    """Count walks of several lengths, ascending: in one sweep while 64 bits hold them, then one by one."""
-    y = np.ones(listed.num_nodes, np.int64)
-    if goal is not None:
-        y[:] = 0
-        y[goal] = 1
-    matrix = adjacency(listed)
-    widest = int(np.diff(matrix.indptr).max(initial=0)) + 1
-    done = 0
-    for wanted in steps:
-        while done < wanted and widest > 1 and int(y.max()) * widest <= _FITS:
-            y = y + matrix @ y
-            done += 1
-        whole = done == wanted or widest == 1
-        yield wanted, WalkCounts(y[:, None], 62) if whole else count_walks(listed, wanted, goal)
+    """Count walks of several lengths in one sweep."""
+    wanted = set(steps)
+    for length, counts in enumerate(walks_by_length(listed, max(steps), goal)):
+        if length in wanted:
+            yield length, counts
 
 
 def _depth_row(layer: int, counts: WalkCounts, meets: Mask) -> DepthRow:

@@ -7,6 +7,8 @@ for all limbs of all vertices, and one carry. b is so small that the product of 
 from __future__ import annotations
 
 import math
+from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -26,6 +28,7 @@ __all__ = [
     "count_walks",
     "log_of",
     "walk_counts",
+    "walks_by_length",
 ]
 
 Ints = NDArray[np.int64]
@@ -108,6 +111,11 @@ def count_walks(graph: EdgeList, steps: int, target: int | None = None) -> WalkC
     -----
     O(steps (n + E)) time while 64 bits suffice, and that times the number of limbs beyond.
     """
+    return deque(walks_by_length(graph, steps, target), maxlen=1).pop()
+
+
+def walks_by_length(graph: EdgeList, steps: int, target: int | None = None) -> Iterator[WalkCounts]:
+    """Yield what `count_walks` returns for 0, 1, ..., `steps` steps, each from the one before."""
     n = graph.num_nodes
     if target is None:
         y = np.ones(n, np.int64)
@@ -117,20 +125,22 @@ def count_walks(graph: EdgeList, steps: int, target: int | None = None) -> WalkC
     matrix = adjacency(graph)
     widest = int(np.diff(matrix.indptr).max(initial=0)) + 1  # row sum with the loop
     bits = 62 - widest.bit_length()  # widest * 2^bits < 2^62
-    if widest == 1:
-        steps = 0  # no edges: every walk stays where it is
     done, top = 0, 1
+    yield WalkCounts(y[:, None], bits)
     while done < steps and top * widest <= _FITS:
-        y = y + matrix @ y
-        done, top = done + 1, int(y.max())
-    limbs = y[:, None]
-    if done < steps:
-        size = n * (1 + steps * widest.bit_length() // bits)
-        refuse_size(size, "depth", (n, size // n))
-        limbs = _carry(limbs, bits)
+        if widest > 1:  # else there are no edges, and every walk stays where it is
+            y = y + matrix @ y
+            top = int(y.max())
+        done += 1
+        yield WalkCounts(y[:, None], bits)
+    if done == steps:
+        return
+    size = n * (1 + steps * widest.bit_length() // bits)
+    refuse_size(size, "depth", (n, size // n))
+    limbs = _carry(y[:, None], bits)
     for _ in range(done, steps):
         limbs = _carry(limbs + matrix @ limbs, bits)
-    return WalkCounts(limbs, bits)
+        yield WalkCounts(limbs, bits)
 
 
 def _carry(limbs: Ints, bits: int) -> Ints:
