@@ -85,7 +85,7 @@ class WalkCounts:
         return sum(((h << _HALF) + v) << (self.bits * k) for k, (h, v) in enumerate(zip(high, low, strict=True)))
 
 
-def count_walks(graph: EdgeList, steps: int, target: int | None = None) -> WalkCounts:
+def count_walks(graph: EdgeList, steps: int, target: int | None = None, *, matrix: Any = None) -> WalkCounts:
     """Count the walks of `steps` steps from every vertex, to anywhere or to `target`; self-loops count as steps.
 
     Parameters
@@ -96,6 +96,8 @@ def count_walks(graph: EdgeList, steps: int, target: int | None = None) -> WalkC
         Length of the walks.
     target : int, optional
         Vertex where they must end; None counts all.
+    matrix : scipy sparse array, optional
+        What `adjacency` returns for the graph, if it is at hand.
 
     Returns
     -------
@@ -111,10 +113,12 @@ def count_walks(graph: EdgeList, steps: int, target: int | None = None) -> WalkC
     -----
     O(steps (n + E)) time while 64 bits suffice, and that times the number of limbs beyond.
     """
-    return deque(walks_by_length(graph, steps, target), maxlen=1).pop()
+    return deque(walks_by_length(graph, steps, target, matrix=matrix), maxlen=1).pop()
 
 
-def walks_by_length(graph: EdgeList, steps: int, target: int | None = None) -> Iterator[WalkCounts]:
+def walks_by_length(
+    graph: EdgeList, steps: int, target: int | None = None, *, matrix: Any = None
+) -> Iterator[WalkCounts]:
     """Yield what `count_walks` returns for 0, 1, ..., `steps` steps, each from the one before."""
     n = graph.num_nodes
     if target is None:
@@ -122,7 +126,7 @@ def walks_by_length(graph: EdgeList, steps: int, target: int | None = None) -> I
     else:
         y = np.zeros(n, np.int64)
         y[target] = 1
-    matrix = adjacency(graph)
+    matrix = adjacency(graph) if matrix is None else matrix
     widest = int(np.diff(matrix.indptr).max(initial=0)) + 1  # row sum with the loop
     bits = 62 - widest.bit_length()  # widest * 2^bits < 2^62
     done, top = 0, 1

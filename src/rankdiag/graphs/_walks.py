@@ -420,24 +420,29 @@ def singleton_walk_indices(
     listed = normalise(graph, directed=directed, num_nodes=num_nodes)
     if kind == "vertex":
         return closed_walk_counts(listed, layers)
-    return _as_array(_singleton_totals(listed, layers))
+    return _singleton_totals(listed, layers)
 
 
-def _singleton_totals(listed: EdgeList, layers: int) -> list[int]:
+def _singleton_totals(listed: EdgeList, layers: int) -> NDArray[Any]:
     """Add walk counts over the boundary of each vertex: itself if a message reaches it, and those it sends one to."""
-    counts = count_walks(listed, layers - 1)
     matrix = adjacency(listed)
+    counts = count_walks(listed, layers - 1, matrix=matrix)
     reached = np.zeros(listed.num_nodes, bool)
     reached[listed.edges[:, 1]] = True
     if not listed.directed:
         reached[listed.edges[:, 0]] = True
+    widest = int(np.diff(matrix.indptr).max(initial=0)) + 1
+    if counts.limbs.shape[1] == 1 and int(counts.limbs.max(initial=0)) * widest < 2**63:
+        walks = counts.limbs[:, 0]
+        fits: NDArray[np.int64] = np.where(reached, walks, 0) + matrix @ walks
+        return fits
     total = [0] * listed.num_nodes
     for place in range(counts.limbs.shape[1]):
         digits = counts.limbs[:, place]
         for half, shift in ((digits & (2**32 - 1), 0), (digits >> 32, 32)):  # sums of up to 2^31 halves fit
             sums = (np.where(reached, half, 0) + matrix @ half).tolist()
             total = [t + (s << (counts.bits * place + shift)) for t, s in zip(total, sums, strict=True)]
-    return total
+    return _as_array(total)
 
 
 def _as_array(numbers: list[int]) -> NDArray[Any]:
